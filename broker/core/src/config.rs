@@ -1,0 +1,80 @@
+//! Limits and times of a broker, as the shell hands them to the machine.
+
+use pinmesh_protocol::id::Epoch;
+use pinmesh_protocol::limits;
+
+use crate::time::Span;
+
+/// What a broker's machine is told once, at its start.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    /// This life of the broker.
+    pub epoch: Epoch,
+    /// How often each side sends HEARTBEAT.
+    pub heartbeat: Span,
+    /// Heartbeats in a row that may be missed before a session is dead.
+    pub liveness: u32,
+    /// How long a host may go on without hearing from the broker.
+    pub lease: Span,
+    /// Added to a lease before what the host held is requeued, and to a busy unsupervised worker's
+    /// max runtime before it counts as dead.
+    pub grace: Span,
+    /// How long a task waits for somebody to serve its service.
+    pub service_wait: Span,
+    /// How long a lost client's tasks and results are kept.
+    pub client_kept: Span,
+    /// The longest that an attempt may run where its task does not say.
+    pub max_runtime: Span,
+    /// Crashes of a worker under a task after which the task ends CRASHED.
+    pub crashes_max: u32,
+    /// A client's window, tasks.
+    pub client_window_tasks: u32,
+    /// A client's window, bytes.
+    pub client_window_bytes: u64,
+    /// The largest window of a worker, tasks.
+    pub worker_window_tasks: u32,
+    /// The largest window of a worker, bytes; one task is always allowed.
+    pub worker_window_bytes: u64,
+    /// Payloads and results held in all, bytes; past it SUBMIT is answered BUSY.
+    pub memory_bytes_max: u64,
+    /// Clients, workers and supervisors together.
+    pub sessions_max: u32,
+    /// Services known at once, served or waited for.
+    pub services_max: u32,
+    /// The time after which a client that was told BUSY may try again.
+    pub retry_after: Span,
+    /// The longest payload, bytes.
+    pub payload_bytes_max: u64,
+}
+
+impl Default for CoreConfig {
+    fn default() -> Self {
+        Self {
+            epoch: Epoch(1),
+            heartbeat: Span::from_secs(1),
+            liveness: 3,
+            lease: Span::from_secs(10),
+            grace: Span::from_secs(5),
+            service_wait: Span::from_secs(30),
+            client_kept: Span::from_secs(60),
+            max_runtime: Span::from_secs(3600),
+            crashes_max: 3,
+            client_window_tasks: 10_000,
+            client_window_bytes: 256 * 1024 * 1024,
+            worker_window_tasks: 128,
+            worker_window_bytes: 8 * 1024 * 1024,
+            memory_bytes_max: 1024 * 1024 * 1024,
+            sessions_max: 16_384,
+            services_max: 4_096,
+            retry_after: Span::from_millis(100),
+            payload_bytes_max: limits::PAYLOAD_BYTES_MAX,
+        }
+    }
+}
+
+impl CoreConfig {
+    /// How long after its last echo a host's tasks are requeued: 1.1 leases and the grace.
+    pub const fn host_requeue(&self) -> Span {
+        Span(self.lease.0 + self.lease.0 / 10 + self.grace.0)
+    }
+}

@@ -1,0 +1,114 @@
+//! All that can happen to a broker.
+
+use pinmesh_protocol::command::{
+    Attempts, CancelRequest, Heartbeat, Hello, Host, Lost, Ready, ServiceAlias, ServiceRef, Window,
+};
+use pinmesh_protocol::id::{AttemptId, Priority, RequestId, Submission};
+use pinmesh_protocol::status::{EndStatus, RefusedCode};
+use pinmesh_protocol::TaskOptions;
+
+/// The shell's number for one peer's socket. The shell never uses a number again while the core has
+/// a session for it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Conn(pub u32);
+
+/// Which of the broker's two sockets a peer speaks to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// Clients.
+    Frontend,
+    /// Workers and supervisors.
+    Backend,
+}
+
+/// The body of a task or a result: the core keeps it and knows its length, nothing else.
+pub trait Body {
+    /// Bytes of payload, which windows and budgets count.
+    fn payload_bytes(&self) -> u64;
+}
+
+/// SUBMIT with its options decoded and its payload owned.
+#[derive(Debug)]
+pub struct SubmitEvent<'a, B> {
+    /// The client's number for it.
+    pub request_id: RequestId,
+    /// Which handing-in of it.
+    pub submission: Submission,
+    /// Who is to run it.
+    pub service: ServiceRef<'a>,
+    /// Its urgency.
+    pub priority: Priority,
+    /// Time left, nanoseconds.
+    pub deadline_ns: Option<u64>,
+    /// Its options; an error ends the task REFUSED with that text.
+    pub options: Result<TaskOptions, &'static str>,
+    /// Content type, options as they came, payload.
+    pub body: B,
+}
+
+/// DONE with its payload owned.
+#[derive(Debug)]
+pub struct DoneEvent<B> {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// How it ended.
+    pub status: EndStatus,
+    /// From receipt to end, nanoseconds.
+    pub residence_ns: u64,
+    /// From start to end of the handler, nanoseconds.
+    pub service_ns: u64,
+    /// Content type and payload.
+    pub body: B,
+}
+
+/// What happened, and to whose socket.
+#[derive(Debug)]
+pub enum Event<'a, B> {
+    /// HELLO on the given side.
+    Hello(Conn, Side, Hello<'a>),
+    /// GOODBYE.
+    Goodbye(Conn),
+    /// HEARTBEAT.
+    Heartbeat(Conn, Heartbeat),
+    /// ACK.
+    Ack(Conn, u64),
+    /// SERVICE.
+    Service(Conn, ServiceAlias<'a>),
+    /// WINDOW from a worker.
+    Window(Conn, Window),
+    /// SUBMIT.
+    Submit(Conn, SubmitEvent<'a, B>),
+    /// CANCEL from a client.
+    Cancel(Conn, CancelRequest),
+    /// FETCH from a client.
+    Fetch(Conn, &'a [u8]),
+    /// READY.
+    Ready(Conn, Ready<'a>),
+    /// DONE.
+    Done(Conn, DoneEvent<B>),
+    /// RETURN.
+    Return(Conn, AttemptId),
+    /// HOST.
+    Host(Conn, Host),
+    /// LOST.
+    Lost(Conn, Lost),
+    /// RECALLED.
+    Recalled(Conn, Attempts),
+    /// Bytes that are not a command, or a command that its sender may not send: the session is
+    /// refused and closed. Commands before it in the batch stand.
+    Malformed(Conn, RefusedCode, &'a str),
+    /// A command that this version takes from nobody yet (PROGRESS), or one that was ignored.
+    Ignored(Conn),
+    /// The message of this peer has been read to its end: time to acknowledge.
+    BatchEnd(Conn),
+    /// The peer's batch could not be sent; feed it no more until `Sendable`.
+    Full(Conn),
+    /// The peer's batch has gone out after all.
+    Sendable(Conn),
+    /// The socket is gone: nothing can be sent to it any more.
+    Gone(Conn),
+    /// Time has passed.
+    Tick,
+    /// Accept nothing new, finish what is held.
+    Drain,
+}
