@@ -1,0 +1,211 @@
+//! Sleeping, waking and being woken.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pinmesh_transport::{
+    Context, ContextOptions, Dealer, Message, Poller, Router, SendOutcome, SocketOptions, Token,
+    Wake,
+};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+fn context() -> Context {
+    Context::new(&ContextOptions::default()).unwrap()
+}
+
+fn connected(context: &Context) -> (Router, Dealer) {
+    let options = SocketOptions::default();
+    let router = Router::bind(context, &"tcp://127.0.0.1:0".parse().unwrap(), &options).unwrap();
+    let dealer = Dealer::connect(context, router.endpoint(), &options).unwrap();
+    (router, dealer)
+}
+
+/// Work of a length that varies, in which signals arrive and get swallowed.
+fn work(turn: u32) {
+    let length = Duration::from_micros(u64::from(turn.wrapping_mul(2_654_435_761) >> 21) / 4);
+    let start = Instant::now();
+    while start.elapsed() < length {
+        std::hint::spin_loop();
+    }
+}
+
+/// Each side receives one message a turn, works, sends, and sleeps: the pattern that loses
+/// wake-ups wherever the sleep does not follow the edge rule.
+fn ping_pong(rounds: u32, in_flight: u32, spin: Duration) {
+    let context = context();
+    let (mut router, mut dealer) = connected(&context);
+    let failed = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut poller = Poller::new().unwrap();
+            poller.register(&mut router, Token(0)).unwrap();
+            let mut message = Message::default();
+            let mut echoed = 0;
+            while echoed < rounds && !failed.load(Ordering::Relaxed) {
+                if router.recv(&mut message).unwrap() {
+                    work(echoed);
+                    let sent = router.send(message.from, message.body(), &mut Vec::new()).unwrap();
+                    assert_eq!(sent, SendOutcome::Sent);
+                    echoed += 1;
+                }
+                let _ =
+                    poller.wait(&mut [&mut router], Some(Duration::from_secs(1)), spin).unwrap();
+            }
+        });
+        let mut poller = Poller::new().unwrap();
+        poller.register(&mut dealer, Token(0)).unwrap();
+        let mut message = Message::default();
+        let (mut sent, mut received) = (0, 0);
+        let start = Instant::now();
+        while received < rounds {
+            while sent < rounds && sent - received < in_flight {
+                let outcome = dealer.send(&u32::to_be_bytes(sent), &mut Vec::new()).unwrap();
+                assert_eq!(outcome, SendOutcome::Sent);
+                sent += 1;
+            }
+            work(received);
+            // With everything in flight the other side has messages or we do, so a wait that runs
+            // into its whole long timeout has lost a wake-up.
+            let wake = poller.wait(&mut [&mut dealer], Some(LIMIT), spin).unwrap();
+            if wake.is_idle() || start.elapsed() > LIMIT {
+                failed.store(true, Ordering::Relaxed);
+                panic!("a wake-up was lost after {received} messages");
+            }
+            if dealer.recv(&mut message).unwrap() {
+                assert_eq!(message.body(), u32::to_be_bytes(received));
+                received += 1;
+            }
+        }
+    });
+}
+
+#[test]
+fn no_wake_up_is_lost_with_one_message_in_flight() {
+    ping_pong(4_000, 1, Duration::ZERO);
+}
+
+#[test]
+fn no_wake_up_is_lost_with_many_messages_in_flight_and_work_between() {
+    ping_pong(20_000, 16, Duration::ZERO);
+}
+
+#[test]
+fn no_wake_up_is_lost_when_spinning_first() {
+    ping_pong(4_000, 4, Duration::from_micros(50));
+}
+
+#[test]
+fn a_waker_ends_a_wait_without_a_timeout_and_is_named() {
+    let context = context();
+    let (mut router, _dealer) = connected(&context);
+    let mut poller = Poller::new().unwrap();
+    poller.register(&mut router, Token(0)).unwrap();
+    let waker = poller.waker(Token(1)).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || waker.wake().unwrap());
+        let mut message = Message::default();
+        loop {
+            let wake = poller.wait(&mut [&mut router], None, Duration::ZERO).unwrap();
+            if wake.others {
+                break;
+            }
+            assert!(!router.recv(&mut message).unwrap());
+        }
+        assert_eq!(poller.others(), [Token(1)]);
+    });
+}
+
+#[test]
+fn other_sources_are_seen_although_a_socket_always_has_input() {
+    let context = context();
+    let (mut router, mut dealer) = connected(&context);
+    let mut poller = Poller::new().unwrap();
+    poller.register(&mut router, Token(0)).unwrap();
+    let waker = poller.waker(Token(1)).unwrap();
+    let _ = dealer.send(b"never read", &mut Vec::new()).unwrap();
+    let wait = |poller: &mut Poller, router: &mut Router| -> Wake {
+        poller.wait(&mut [router], Some(LIMIT), Duration::ZERO).unwrap()
+    };
+    // The first edges are of the connection; the message's stays.
+    while !(wait(&mut poller, &mut router).sockets && wait(&mut poller, &mut router).sockets) {}
+    waker.wake().unwrap();
+    let seen = (0..1_000).any(|_| {
+        let wake = wait(&mut poller, &mut router);
+        wake.sockets && wake.others
+    });
+    assert!(seen);
+    assert_eq!(poller.others(), [Token(1)]);
+}
+
+#[test]
+fn a_wait_that_finds_nothing_is_idle() {
+    let mut poller = Poller::new().unwrap();
+    for spin in [Duration::ZERO, Duration::from_micros(100)] {
+        for timeout in [Duration::ZERO, Duration::from_millis(1)] {
+            assert!(poller.wait(&mut [], Some(timeout), spin).unwrap().is_idle());
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "wait must be given every registered socket")]
+fn a_socket_left_out_of_a_wait_is_our_own_mistake() {
+    let context = context();
+    let (mut router, _dealer) = connected(&context);
+    let mut poller = Poller::new().unwrap();
+    poller.register(&mut router, Token(0)).unwrap();
+    let _ = poller.wait(&mut [], Some(Duration::ZERO), Duration::ZERO);
+}
+
+#[test]
+fn a_socket_can_leave_a_poller_and_join_another() {
+    let context = context();
+    let (mut router, mut dealer) = connected(&context);
+    let mut first = Poller::new().unwrap();
+    first.register(&mut router, Token(0)).unwrap();
+    first.deregister(&mut router).unwrap();
+    assert!(first.wait(&mut [], Some(Duration::ZERO), Duration::ZERO).unwrap().is_idle());
+    let mut second = Poller::new().unwrap();
+    second.register(&mut router, Token(5)).unwrap();
+    let _ = dealer.send(b"hello", &mut Vec::new()).unwrap();
+    let mut message = Message::default();
+    while !router.recv(&mut message).unwrap() {
+        let wake = second.wait(&mut [&mut router], Some(LIMIT), Duration::ZERO).unwrap();
+        assert!(!wake.is_idle());
+    }
+    assert_eq!(message.body(), b"hello");
+}
+
+#[test]
+fn io_threads_run_on_the_cpus_that_were_named_and_the_caller_stays_where_it_was() {
+    let before = allowed_cpus("/proc/thread-self/status");
+    let first: usize = before.split([',', '-']).next().unwrap().parse().unwrap();
+    let options = ContextOptions {
+        io_cpus: Some(vec![first]),
+        thread_name: "pinx".into(),
+        ..ContextOptions::default()
+    };
+    let _context = Context::new(&options).unwrap();
+    assert_eq!(allowed_cpus("/proc/thread-self/status"), before);
+    let mut found = 0;
+    for task in fs::read_dir("/proc/self/task").unwrap() {
+        let task = task.unwrap().path();
+        let Ok(name) = fs::read_to_string(task.join("comm")) else { continue };
+        if name.starts_with("pinx") {
+            found += 1;
+            assert_eq!(allowed_cpus(task.join("status").to_str().unwrap()), first.to_string());
+        }
+    }
+    // In a libzmq that cannot name its threads there is nothing to look at.
+    assert!(found == 0 || found >= 2, "{found}");
+}
+
+fn allowed_cpus(status: &str) -> String {
+    let text = fs::read_to_string(status).unwrap();
+    let line = text.lines().find(|line| line.starts_with("Cpus_allowed_list:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().to_owned()
+}
