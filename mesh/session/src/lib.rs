@@ -6,7 +6,9 @@
 
 extern crate alloc;
 
+pub mod acks;
 pub mod client;
+pub mod slots;
 pub mod time;
 pub mod window;
 
