@@ -1,0 +1,270 @@
+//! One broker as the client sees it: a socket, perhaps a session, and what it was BUSY with.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use pinmesh_protocol::command::Welcome;
+use pinmesh_protocol::id::Epoch;
+use pinmesh_protocol::limits::{SERVICES_MAX, SILENCE_BYTES_PER_S};
+
+use super::event::{ServiceId, WakeReason};
+use crate::{Time, Window};
+
+/// First wait before a session is opened again, doubled each time.
+const BACKOFF_NS: u64 = 100_000_000;
+/// The longest wait.
+const BACKOFF_NS_MAX: u64 = 5_000_000_000;
+/// First wait for the answer to HELLO, doubled each time: a broker that is slow with many clients
+/// must not be given more HELLOs for it.
+const GREETING_NS: u64 = 3_000_000_000;
+/// The longest wait.
+const GREETING_NS_MAX: u64 = 12_000_000_000;
+/// Bounds of what WELCOME may say about heartbeats: a broker's mistake must neither make the client
+/// spin nor make it wait for ever.
+const HEARTBEAT_NS: (u64, u64) = (1_000_000, 60_000_000_000);
+
+/// SplitMix64 (Steele, Lea, Flood 2014): nonces and jitter need no more.
+#[derive(Clone, Debug)]
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Between half of `ns` and `ns`.
+    fn jitter(&mut self, ns: u64) -> u64 {
+        let half = (ns / 2).max(1);
+        ns - half + self.next() % half
+    }
+}
+
+/// An open session.
+#[derive(Debug)]
+pub(super) struct Session {
+    heartbeat_ns: u64,
+    liveness: u32,
+    heartbeat_at: Time,
+    is_heard: bool,
+    missed: u32,
+    /// A long payload is under way: silence proves nothing until then.
+    silent_until: Time,
+    sequence: u64,
+    aliases: Vec<bool>,
+    /// RESULTs and `stream` PROGRESS taken, and how many of them are acknowledged.
+    pub(super) taken: u64,
+    pub(super) acked: u64,
+    pub(super) payload_bytes_max: u64,
+    pub(super) header_bytes_max: u64,
+}
+
+/// What a heartbeat that is due comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Beat {
+    /// Too early.
+    NotDue,
+    /// Send one with this number.
+    Send(u64),
+    /// Nothing was heard for the missed-heartbeat budget.
+    Dead,
+}
+
+impl Session {
+    pub(super) fn new(now: Time, welcome: &Welcome) -> Self {
+        let heartbeat_ns = welcome.heartbeat_ns.clamp(HEARTBEAT_NS.0, HEARTBEAT_NS.1);
+        Self {
+            heartbeat_ns,
+            liveness: welcome.liveness.max(1),
+            heartbeat_at: now.after(heartbeat_ns),
+            is_heard: true,
+            missed: 0,
+            silent_until: now,
+            sequence: 0,
+            aliases: Vec::new(),
+            taken: 0,
+            acked: 0,
+            payload_bytes_max: welcome.payload_bytes_max,
+            header_bytes_max: u64::from(welcome.header_bytes_max),
+        }
+    }
+
+    pub(super) fn heard(&mut self) {
+        self.is_heard = true;
+    }
+
+    pub(super) fn next_sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    /// Silence is counted in heartbeats of our own, not in time, so that a process that was stopped
+    /// does not take its own absence for the broker's.
+    pub(super) fn beat(&mut self, now: Time, is_emptied: bool) -> Beat {
+        if now < self.heartbeat_at {
+            return Beat::NotDue;
+        }
+        self.heartbeat_at = now.after(self.heartbeat_ns);
+        if self.is_heard || now < self.silent_until {
+            self.missed = 0;
+        } else if is_emptied {
+            self.missed += 1;
+        }
+        self.is_heard = false;
+        if self.missed >= self.liveness {
+            return Beat::Dead;
+        }
+        Beat::Send(self.next_sequence())
+    }
+
+    /// Notes that `bytes` of payload are under way in either direction; returns the silence that
+    /// the sender announces, nanoseconds.
+    pub(super) fn expect_silence(&mut self, now: Time, bytes: u64) -> u64 {
+        let silence_ns = bytes.saturating_mul(1_000_000_000) / SILENCE_BYTES_PER_S;
+        self.extend_silence(now, silence_ns);
+        silence_ns
+    }
+
+    pub(super) fn extend_silence(&mut self, now: Time, silence_ns: u64) {
+        // An hour moves 900 MiB at the slowest rate that is assumed, more than any payload has.
+        let until = now.after(silence_ns.min(3_600_000_000_000));
+        self.silent_until = self.silent_until.max(until);
+    }
+
+    /// Whether the alias of that service must be set first; sets it. `None`: it has none.
+    pub(super) fn alias(&mut self, service: ServiceId) -> Option<bool> {
+        let index = service.0 as usize;
+        if index >= SERVICES_MAX {
+            return None;
+        }
+        if self.aliases.len() <= index {
+            self.aliases.resize(index + 1, false);
+        }
+        Some(!core::mem::replace(&mut self.aliases[index], true))
+    }
+}
+
+/// Where a link stands.
+#[derive(Debug)]
+pub(super) enum State {
+    /// No socket.
+    Down {
+        /// When to open one.
+        retry_at: Time,
+    },
+    /// HELLO is on its way.
+    Greeting {
+        /// HELLO's, expected in WELCOME.
+        nonce: u64,
+        /// When to try with another socket.
+        give_up_at: Time,
+    },
+    /// A session.
+    Open(Session),
+    /// For good: the client is closed.
+    Closed,
+}
+
+/// One broker.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) state: State,
+    /// Of the latest session.
+    pub(super) epoch: Option<Epoch>,
+    /// What is unfinished in the session.
+    pub(super) window: Window,
+    /// When to give what this broker held to the others; [`Time::NEVER`] while it is open or holds
+    /// nothing.
+    pub(super) move_at: Time,
+    /// Services that it was BUSY with, until when.
+    busy: BTreeMap<ServiceId, Time>,
+    /// Attempts to open a session since the last one that was of use.
+    attempts: u32,
+}
+
+impl Link {
+    pub(super) fn new() -> Self {
+        Self {
+            state: State::Down { retry_at: Time(0) },
+            epoch: None,
+            window: Window::default(),
+            move_at: Time::NEVER,
+            busy: BTreeMap::new(),
+            attempts: 0,
+        }
+    }
+
+    pub(super) fn session(&self) -> Option<&Session> {
+        match &self.state {
+            State::Open(session) => Some(session),
+            State::Down { .. } | State::Greeting { .. } | State::Closed => None,
+        }
+    }
+
+    pub(super) fn session_mut(&mut self) -> Option<&mut Session> {
+        match &mut self.state {
+            State::Open(session) => Some(session),
+            State::Down { .. } | State::Greeting { .. } | State::Closed => None,
+        }
+    }
+
+    /// A new socket was opened and HELLO goes out on it.
+    pub(super) fn greet(&mut self, now: Time, random: &mut Random) -> u64 {
+        let nonce = random.next();
+        let wait_ns = (GREETING_NS << self.attempts.min(8)).min(GREETING_NS_MAX);
+        self.attempts = self.attempts.saturating_add(1);
+        self.state = State::Greeting { nonce, give_up_at: now.after(random.jitter(wait_ns)) };
+        nonce
+    }
+
+    /// WELCOME came.
+    pub(super) fn open(&mut self, now: Time, welcome: &Welcome) {
+        self.state = State::Open(Session::new(now, welcome));
+        self.window = Window::new(welcome.window_tasks, welcome.window_bytes);
+        self.epoch = Some(welcome.epoch);
+        self.move_at = Time::NEVER;
+    }
+
+    /// The session, or the attempt at one, is over; another follows after a wait.
+    pub(super) fn close(&mut self, now: Time, random: &mut Random) {
+        let wait_ns = (BACKOFF_NS << self.attempts.min(8)).min(BACKOFF_NS_MAX);
+        self.attempts = self.attempts.saturating_add(1);
+        self.state = State::Down { retry_at: now.after(random.jitter(wait_ns)) };
+        self.window.clear();
+        self.busy.clear();
+    }
+
+    /// The session has proved to be of use: the next one that is needed opens without a long wait.
+    pub(super) fn settle(&mut self) {
+        self.attempts = 0;
+    }
+
+    pub(super) fn note_busy(&mut self, service: ServiceId, until: Time) {
+        self.busy.insert(service, until);
+    }
+
+    /// Until when it is BUSY with that service; `None`: it is not.
+    pub(super) fn busy_until(&mut self, now: Time, service: ServiceId) -> Option<Time> {
+        if self.busy.is_empty() {
+            return None;
+        }
+        let until = *self.busy.get(&service)?;
+        if until > now {
+            return Some(until);
+        }
+        self.busy.remove(&service);
+        None
+    }
+
+    pub(super) fn next_wakeup(&self) -> Option<(Time, WakeReason)> {
+        match &self.state {
+            State::Down { retry_at } => Some((*retry_at, WakeReason::Reconnect)),
+            State::Greeting { give_up_at, .. } => Some((*give_up_at, WakeReason::Greeting)),
+            State::Open(session) => Some((session.heartbeat_at, WakeReason::Heartbeat)),
+            State::Closed => None,
+        }
+    }
+}

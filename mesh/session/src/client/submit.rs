@@ -1,0 +1,203 @@
+//! From a request to a SUBMIT: the queue, the choice of a broker, the sending.
+
+use pinmesh_protocol::command::{Heartbeat, ServiceAlias, ServiceRef, ToBroker};
+use pinmesh_protocol::id::{RequestId, Submission};
+use pinmesh_protocol::limits::FRAME_BYTES_MAX;
+
+use super::event::{ClientOutbox, LinkId, LocalEnd, NewRequest, Outcome, SubmitHeader};
+use super::table::{Place, Request};
+use super::{Client, link};
+use crate::Time;
+
+/// Most bytes of a SUBMIT's fixed fields: array head, op, eight fields at full width.
+const HEADER_BYTES_FIXED: u64 = 64;
+
+/// Where a request may go now.
+enum Choice {
+    /// To that broker.
+    Link(LinkId),
+    /// Nowhere until a window opens or a session does.
+    Wait,
+    /// Nowhere until then: every broker is BUSY with its service.
+    Busy(Time),
+    /// Nowhere, ever.
+    Never(LocalEnd),
+}
+
+impl<B> Client<B> {
+    pub(super) fn on_submit<O: ClientOutbox<B>>(
+        &mut self,
+        now: Time,
+        new: NewRequest<B>,
+        outbox: &mut O,
+    ) {
+        let is_known = (new.service.0 as usize) < self.services.len();
+        assert!(is_known, "the caller tells a service before it is used");
+        self.counters.requests += 1;
+        if self.is_closed || self.table.len() >= self.config.unresolved_max {
+            let end = if self.is_closed { LocalEnd::Closed } else { LocalEnd::Full };
+            let request_id = self.table.skip();
+            outbox.resolve(request_id, new.body, Outcome::Local(end));
+            return;
+        }
+        self.deadlines += usize::from(new.deadline < Time::NEVER);
+        let request_id = self.table.insert(Request::from(new));
+        if !self.queue.is_empty() || !self.place(now, request_id, outbox) {
+            self.enqueue(request_id);
+        }
+    }
+
+    /// Puts a request at the end of the queue.
+    pub(super) fn enqueue(&mut self, request_id: RequestId) {
+        // Entries of requests that were resolved while they waited are skipped when they come to
+        // the front; behind a front that does not move they must not pile up.
+        if self.queue.len() > 2 * self.table.len() + 64 {
+            let table = &self.table;
+            let is_queued = |id: &RequestId| {
+                table.request(*id).is_some_and(|request| request.place == Place::Queued)
+            };
+            self.queue.retain(is_queued);
+        }
+        self.queue.push_back(request_id);
+    }
+
+    /// Hands in what waits, as far as windows allow.
+    pub(super) fn pump<O: ClientOutbox<B>>(&mut self, now: Time, outbox: &mut O) {
+        while let Some(&request_id) = self.queue.front() {
+            if !self.place(now, request_id, outbox) {
+                return;
+            }
+            self.queue.pop_front();
+        }
+    }
+
+    /// Sends a queued request, or puts it where it has to wait; `false`: that is the queue.
+    fn place<O: ClientOutbox<B>>(
+        &mut self,
+        now: Time,
+        request_id: RequestId,
+        outbox: &mut O,
+    ) -> bool {
+        let Some(request) = self.table.request(request_id) else { return true };
+        if request.place != Place::Queued {
+            return true;
+        }
+        match self.choose(now, request_id) {
+            Choice::Link(link) => self.send_submit(now, request_id, link, outbox),
+            Choice::Wait => return false,
+            Choice::Busy(until) => self.delay(request_id, until),
+            Choice::Never(end) => self.finish(request_id, Outcome::Local(end), outbox),
+        }
+        true
+    }
+
+    /// The broker with the fewest outstanding among those that can take the request now.
+    fn choose(&mut self, now: Time, request_id: RequestId) -> Choice {
+        let Some(request) = self.table.request(request_id) else { return Choice::Wait };
+        let name_bytes = self.services[request.service.0 as usize].len() as u64;
+        let options_bytes = request.options.as_ref().map_or(0, |options| options.len() as u64);
+        let header_bytes = HEADER_BYTES_FIXED + name_bytes + options_bytes;
+        let mut best: Option<(u32, usize)> = None;
+        let (mut waits, mut busy, mut never) = (false, Time::NEVER, None);
+        for (at, link) in self.links.iter_mut().enumerate() {
+            let Some(session) = link.session() else {
+                waits = true;
+                continue;
+            };
+            if request.bytes > session.payload_bytes_max {
+                let bytes_max = session.payload_bytes_max;
+                never = Some(LocalEnd::PayloadTooLarge { bytes: request.bytes, bytes_max });
+            } else if header_bytes > session.header_bytes_max {
+                let bytes_max = session.header_bytes_max;
+                never = Some(LocalEnd::HeaderTooLarge { bytes: header_bytes, bytes_max });
+            } else if let Some(until) = link.busy_until(now, request.service) {
+                busy = busy.min(until);
+            } else if !link.window.admits(request.bytes) {
+                waits = true;
+            } else if best.is_none_or(|(tasks, _)| link.window.tasks() < tasks) {
+                best = Some((link.window.tasks(), at));
+            }
+        }
+        match (best, never) {
+            (Some((_, at)), _) => Choice::Link(LinkId(u16::try_from(at).unwrap_or(0))),
+            (None, _) if busy < Time::NEVER => Choice::Busy(busy),
+            (None, Some(end)) if !waits => Choice::Never(end),
+            (None, _) => Choice::Wait,
+        }
+    }
+
+    /// Takes the request out of the queue's reach until then.
+    pub(super) fn delay(&mut self, request_id: RequestId, until: Time) {
+        let Some(request) = self.table.request_mut(request_id) else { return };
+        request.place = Place::Delayed(until);
+        self.delayed.insert((until, request_id));
+    }
+
+    /// Queues again what was BUSY long enough.
+    pub(super) fn retry_delayed(&mut self, now: Time) {
+        while let Some(&(at, request_id)) = self.delayed.first() {
+            if at > now {
+                return;
+            }
+            self.delayed.pop_first();
+            if let Some(request) = self.table.request_mut(request_id) {
+                request.place = Place::Queued;
+                self.enqueue(request_id);
+            }
+        }
+    }
+
+    /// Sends the latest submission of a request to a broker whose session is open, and counts it
+    /// in that session's window.
+    pub(super) fn send_submit<O: ClientOutbox<B>>(
+        &mut self,
+        now: Time,
+        request_id: RequestId,
+        to: LinkId,
+        outbox: &mut O,
+    ) {
+        let link = &mut self.links[usize::from(to.0)];
+        let link::State::Open(session) = &mut link.state else { return };
+        let Some(request) = self.table.request_mut(request_id) else { return };
+        if request.deadline <= now {
+            request.place = Place::Queued;
+            self.finish(request_id, Outcome::Local(LocalEnd::Expired), outbox);
+            return;
+        }
+        request.place = Place::Held(to);
+        link.window.take(request.bytes);
+        self.counters.submits += 1;
+        let name = &*self.services[request.service.0 as usize];
+        let service = match session.alias(request.service) {
+            None => ServiceRef::Name(name),
+            Some(is_new) => {
+                let alias = request.service.0;
+                if is_new {
+                    outbox.send(to, &ToBroker::Service(ServiceAlias { alias, name }));
+                }
+                ServiceRef::Alias(alias)
+            }
+        };
+        if request.bytes > FRAME_BYTES_MAX as u64 {
+            let silence_ns = Some(session.expect_silence(now, request.bytes));
+            let sequence = session.next_sequence();
+            outbox.send(to, &ToBroker::Heartbeat(Heartbeat { sequence, silence_ns }));
+        }
+        let has_deadline = request.deadline < Time::NEVER;
+        let header = SubmitHeader {
+            request_id,
+            submission: request.submission,
+            service,
+            priority: request.priority,
+            deadline_ns: has_deadline.then(|| request.deadline.since(now)),
+            content_type: request.content_type,
+            options: request.options.as_deref(),
+        };
+        outbox.submit(to, &header, &request.body);
+    }
+
+    /// The submission after the latest: the request is handed in under a new meaning.
+    pub(super) fn advance(request: &mut Request<B>) {
+        request.submission = Submission(request.submission.0.saturating_add(1));
+    }
+}
