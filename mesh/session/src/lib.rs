@@ -9,8 +9,10 @@ extern crate alloc;
 pub mod acks;
 pub mod client;
 pub mod slots;
+pub mod supervision;
 pub mod time;
 pub mod window;
+pub mod worker;
 
 pub use time::Time;
 pub use window::Window;

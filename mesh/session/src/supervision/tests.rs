@@ -1,0 +1,5 @@
+//! Each rule of the module, one at a time.
+
+mod broker;
+mod fake;
+mod worker;
