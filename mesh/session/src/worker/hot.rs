@@ -1,0 +1,145 @@
+//! The calls of every task: taken, started, ended.
+
+use pinmesh_protocol::command::{Heartbeat, ServiceRef, Task, ToBroker};
+use pinmesh_protocol::id::{AttemptId, Epoch};
+use pinmesh_protocol::limits::{FRAME_BYTES_MAX, LIST_MAX, SILENCE_BYTES_PER_S};
+use pinmesh_protocol::status::{HeldState, RefusedCode};
+
+use super::held::HeldTask;
+use super::link::Link;
+use super::{Kept, LEASE_WAIT_NS, Start, WorkerOutbox, WorkerSession};
+use crate::Time;
+use crate::slots::Lease;
+
+impl<E> WorkerSession<E> {
+    /// TASK. The index of its place, or `None` if it goes back or the session has ended over it.
+    pub fn take(
+        &mut self,
+        now: Time,
+        task: &Task<'_>,
+        out: &mut impl WorkerOutbox<E>,
+    ) -> Option<u32> {
+        let Link::Open(open) = &mut self.link else { return None };
+        open.on_word();
+        let attempt = AttemptId { epoch: open.epoch, task: task.task, dispatch: task.dispatch };
+        let services = &self.config.services;
+        let service = match task.service {
+            ServiceRef::Alias(alias) => Some(alias).filter(|&a| (a as usize) < services.len()),
+            ServiceRef::Name(name) => {
+                services.iter().position(|s| s == name).map(|position| position as u32)
+            }
+        };
+        let Some(service) = service else {
+            self.refuse(now, RefusedCode::NotAllowed, "TASK of a service not in READY", out);
+            return None;
+        };
+        if self.is_draining || !self.held.admits(task.payload.len()) {
+            self.send_return(now, attempt, out);
+            return None;
+        }
+        Some(self.held.put(HeldTask::new(attempt, service, task, now)))
+    }
+
+    fn send_return(&mut self, now: Time, attempt: AttemptId, out: &mut impl WorkerOutbox<E>) {
+        if !matches!(self.link, Link::Open(_)) {
+            return;
+        }
+        let returns = self.acks.len().saturating_sub(self.held.len());
+        if returns > 2 * self.config.window_tasks as usize + LIST_MAX {
+            return self.refuse(now, RefusedCode::Window, "TASKs far beyond READY's window", out);
+        }
+        out.send(&ToBroker::Return(attempt));
+        self.acks.push(Kept::Back);
+    }
+
+    /// Whether the task of this index may start now; the caller still has to claim its slot.
+    pub fn start(&mut self, now: Time, index: u32, out: &mut impl WorkerOutbox<E>) -> Start {
+        self.waits_for_lease = false;
+        let Some(task) = self.held.task(index) else { return Start::GivenBack };
+        if task.deadline.is_some_and(|deadline| now >= deadline) {
+            // Nobody wants it any more: the broker tells its client so.
+            self.give_back(index, out);
+            return Start::GivenBack;
+        }
+        if !self.acks.is_empty() && self.ends_bytes >= self.config.window_bytes {
+            return Start::NotYet;
+        }
+        let epoch = match &self.link {
+            Link::Open(open) => Some(open.epoch),
+            Link::Closed { .. } | Link::Greeting { .. } | Link::Left => None,
+        };
+        if self.config.host.is_none() {
+            // Without a supervisor the session is the only lease. While it is away, tasks wait:
+            // READY lists them, and the broker takes back what it has given to others.
+            return if epoch.is_some() { self.run(index) } else { Start::NotYet };
+        }
+        match self.lease {
+            Some(lease) if is_named(lease, task.attempt.epoch, epoch) && lease.until.0 != 0 => {
+                if now < lease.until && lease.term == self.term {
+                    return self.run(index);
+                }
+            }
+            _ if now.since(task.received) < LEASE_WAIT_NS => {
+                self.waits_for_lease = true;
+                return Start::NotYet;
+            }
+            _ => {}
+        }
+        self.give_back(index, out);
+        Start::GivenBack
+    }
+
+    fn run(&mut self, index: u32) -> Start {
+        self.held.set_state(index, HeldState::Claimed);
+        Start::Run
+    }
+
+    /// The task has ended; `bytes` is the length of the end as it is kept.
+    pub fn end(
+        &mut self,
+        now: Time,
+        index: u32,
+        end: E,
+        bytes: u64,
+        out: &mut impl WorkerOutbox<E>,
+    ) {
+        self.held.set_state(index, HeldState::Ended);
+        if let Link::Open(open) = &mut self.link {
+            if bytes > FRAME_BYTES_MAX as u64 {
+                let ns = bytes.saturating_mul(1_000_000_000) / SILENCE_BYTES_PER_S;
+                let sequence = open.next_sequence(now);
+                open.on_silence(now, ns);
+                let silence_ns = Some(ns);
+                out.send(&ToBroker::Heartbeat(Heartbeat { sequence, silence_ns }));
+            }
+            out.send_end(&end);
+        }
+        self.ends_bytes += bytes;
+        self.acks.push(Kept::Done { index, bytes, end });
+    }
+
+    /// Gives a task back that has not started.
+    pub fn give_back(&mut self, index: u32, out: &mut impl WorkerOutbox<E>) {
+        if let Some(task) = self.held.remove(index) {
+            if matches!(self.link, Link::Open(_)) {
+                out.send(&ToBroker::Return(task.attempt));
+                self.acks.push(Kept::Back);
+            }
+            out.forget(index, None);
+        }
+    }
+
+    /// The supervisor has recalled the task; it tells the broker itself.
+    pub fn recalled(&mut self, index: u32, out: &mut impl WorkerOutbox<E>) {
+        if self.held.remove(index).is_some() {
+            out.forget(index, None);
+        }
+        self.leave_if_drained(out);
+    }
+}
+
+/// A lease covers the attempts of its own epoch, and those of an earlier life of the same broker
+/// once the session is with the life that gave it: READY has listed them.
+fn is_named(lease: Lease, attempt: Epoch, session: Option<Epoch>) -> bool {
+    lease.epoch == attempt || Some(lease.epoch) == session
+}
