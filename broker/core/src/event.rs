@@ -1,11 +1,11 @@
 //! All that can happen to a broker.
 
+use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::command::{
     Attempts, CancelRequest, Heartbeat, Hello, Host, Lost, Ready, ServiceAlias, ServiceRef, Window,
 };
 use pinmesh_protocol::id::{AttemptId, Priority, RequestId, Submission};
 use pinmesh_protocol::status::{EndStatus, RefusedCode};
-use pinmesh_protocol::TaskOptions;
 
 /// The shell's number for one peer's socket. The shell never uses a number again while the core has
 /// a session for it.

@@ -4,7 +4,36 @@
 
 extern crate alloc;
 
-pub mod config;
-pub mod event;
-pub mod outbox;
-pub mod time;
+mod admission;
+mod broker;
+mod classes;
+mod client;
+mod config;
+mod dispatch;
+mod event;
+mod group;
+mod invariants;
+mod ledger;
+mod list;
+mod on_client;
+mod on_host;
+mod on_session;
+mod on_timer;
+mod on_worker;
+mod outbox;
+mod retry;
+mod service;
+mod session;
+mod slab;
+mod state;
+mod task;
+mod time;
+mod timer;
+mod worker;
+
+pub use broker::{Broker, Counts};
+pub use config::CoreConfig;
+pub use event::{Body, Conn, DoneEvent, Event, Side, SubmitEvent};
+pub use ledger::Ledger;
+pub use outbox::{Outbox, ResultBody, ResultHead, TaskHead};
+pub use time::{Span, Time};

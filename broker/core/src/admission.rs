@@ -1,0 +1,81 @@
+//! May this task come in? Windows and budgets; past them BUSY, never a silent drop.
+
+use pinmesh_protocol::id::RequestId;
+use pinmesh_protocol::status::Status;
+
+use crate::client::Client;
+use crate::event::{Body, SubmitEvent};
+use crate::outbox::{Outbox, ResultBody, ResultHead};
+use crate::slab::{ClientKey, Key};
+use crate::state::{State, TASK_OVERHEAD_BYTES};
+
+/// Why a task may not come in.
+pub(crate) type Rejection = (Status, &'static str);
+
+impl<B: Body> State<B> {
+    pub(crate) fn objection_to(
+        &self,
+        client: &Client,
+        submit: &SubmitEvent<'_, B>,
+    ) -> Option<Rejection> {
+        let bytes = submit.body.payload_bytes();
+        if let Err(text) = submit.options {
+            return Some((Status::Refused, text));
+        }
+        if bytes > self.config.payload_bytes_max {
+            let text = "payload longer than payload_bytes_max of WELCOME";
+            return Some((Status::Refused, text));
+        }
+        if self.is_draining {
+            return Some((Status::Busy, "the broker is draining; submit to another one"));
+        }
+        if client.tasks >= self.config.client_window_tasks {
+            return Some((Status::Busy, "client window of tasks exceeded"));
+        }
+        if client.tasks > 0 && client.bytes + bytes > self.config.client_window_bytes {
+            return Some((Status::Busy, "client window of bytes exceeded"));
+        }
+        if self.bytes + bytes + TASK_OVERHEAD_BYTES > self.config.memory_bytes_max {
+            return Some((Status::Busy, "memory budget of the broker exceeded"));
+        }
+        None
+    }
+
+    /// Answers a submission that does not become a task. The answer counts among the client's
+    /// results, and is not sent again after a reconnect: the client submits again, and is answered.
+    pub(crate) fn reject(
+        &mut self,
+        key: ClientKey,
+        submit: &SubmitEvent<'_, B>,
+        (status, text): Rejection,
+        out: &mut impl Outbox<B>,
+    ) {
+        let is_busy = status == Status::Busy;
+        *(if is_busy { &mut self.ledger.busy } else { &mut self.ledger.refused }) += 1;
+        let client = self.clients.at_mut(key.index());
+        client.results.push_sent();
+        let Some(conn) = client.conn else { return };
+        let head = ResultHead {
+            request_id: submit.request_id,
+            submission: submit.submission,
+            status,
+            tries: 0,
+            stages: None,
+            retry_after_ns: is_busy.then_some(self.config.retry_after.0),
+        };
+        out.result(conn, &head, ResultBody::Text(text));
+    }
+
+    /// Answers that no task stands behind may pile up unacknowledged only so far.
+    pub(crate) fn has_room_for_answers(&self, client: &Client) -> bool {
+        client.results.len() <= 2 * self.config.client_window_tasks as usize + 1024
+    }
+
+    /// A request that the broker no longer holds under that number.
+    pub(crate) fn unmap(&mut self, key: ClientKey, id: RequestId) {
+        let client = self.clients.at_mut(key.index());
+        if let Some(task) = client.request(id) {
+            client.remove_request(id, task);
+        }
+    }
+}

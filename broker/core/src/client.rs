@@ -1,0 +1,122 @@
+//! Clients: their requests, what they have unfinished, and the results that they have yet to take.
+
+use alloc::collections::VecDeque;
+
+use hashbrown::HashTable;
+use pinmesh_protocol::id::{PeerId, RequestId};
+
+use crate::event::Conn;
+use crate::slab::{TaskKey, TimerKey};
+
+/// One client process.
+pub(crate) struct Client {
+    pub(crate) peer_id: PeerId,
+    pub(crate) conn: Option<Conn>,
+    pub(crate) is_full: bool,
+    /// Unfinished: accepted and its end not yet acknowledged.
+    pub(crate) tasks: u32,
+    pub(crate) bytes: u64,
+    pub(crate) results: Results,
+    /// Runs while it has no session.
+    pub(crate) lost_timer: Option<TimerKey>,
+    requests: HashTable<(RequestId, TaskKey)>,
+}
+
+/// Results in the order in which they are sent; acknowledged from the front.
+pub(crate) struct Results {
+    /// `None`: an answer that no task stands behind (BUSY, REFUSED); a reconnect drops it.
+    queue: VecDeque<Option<TaskKey>>,
+    /// How many of `queue` have been sent in this session.
+    sent: usize,
+    /// How many were acknowledged in this session.
+    acknowledged: u64,
+}
+
+impl Client {
+    pub(crate) fn new(peer_id: PeerId) -> Self {
+        Self {
+            peer_id,
+            conn: None,
+            is_full: false,
+            tasks: 0,
+            bytes: 0,
+            results: Results { queue: VecDeque::new(), sent: 0, acknowledged: 0 },
+            lost_timer: None,
+            requests: HashTable::new(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn request(&self, id: RequestId) -> Option<TaskKey> {
+        self.requests.find(hash(id), |entry| entry.0 == id).map(|entry| entry.1)
+    }
+
+    #[inline]
+    pub(crate) fn insert_request(&mut self, id: RequestId, task: TaskKey) {
+        self.requests.insert_unique(hash(id), (id, task), |entry| hash(entry.0));
+    }
+
+    /// Forgets the request, if it still stands for this task.
+    #[inline]
+    pub(crate) fn remove_request(&mut self, id: RequestId, task: TaskKey) {
+        if let Ok(entry) = self.requests.find_entry(hash(id), |entry| *entry == (id, task)) {
+            entry.remove();
+        }
+    }
+
+    /// Tasks of every request, oldest key first.
+    pub(crate) fn tasks_sorted(&self) -> alloc::vec::Vec<TaskKey> {
+        let mut tasks: alloc::vec::Vec<_> = self.requests.iter().map(|entry| entry.1).collect();
+        tasks.sort_unstable();
+        tasks
+    }
+}
+
+impl Results {
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, result: Option<TaskKey>) {
+        self.queue.push_back(result);
+    }
+
+    /// Notes an answer that is sent ahead of what waits unsent.
+    pub(crate) fn push_sent(&mut self) {
+        self.queue.insert(self.sent, None);
+        self.sent += 1;
+    }
+
+    /// The next one to send; counts it as sent.
+    #[inline]
+    pub(crate) fn next_unsent(&mut self) -> Option<Option<TaskKey>> {
+        let next = self.queue.get(self.sent).copied()?;
+        self.sent += 1;
+        Some(next)
+    }
+
+    /// Takes `ACK count`: the next acknowledged one, or `None` when all of those are taken.
+    /// A count beyond what was sent takes what was sent.
+    #[inline]
+    pub(crate) fn next_acknowledged(&mut self, count: u64) -> Option<Option<TaskKey>> {
+        if self.acknowledged >= count || self.sent == 0 {
+            return None;
+        }
+        self.acknowledged += 1;
+        self.sent -= 1;
+        self.queue.pop_front()
+    }
+
+    /// A new session: everything that a task stands behind is to be sent again.
+    pub(crate) fn restart(&mut self) {
+        self.queue.retain(Option::is_some);
+        self.sent = 0;
+        self.acknowledged = 0;
+    }
+}
+
+/// Request ids are consecutive: a multiplication spreads them over the table's groups.
+fn hash(id: RequestId) -> u64 {
+    id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32)
+}

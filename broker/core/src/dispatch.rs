@@ -1,0 +1,121 @@
+//! Which task goes to which worker. Join-bounded-shortest-queue: tasks wait in the broker, a worker
+//! holds at most its window, and the one with the fewest in flight is chosen, the most recently idle
+//! among equals. Among tasks: the most urgent class, services in turn, the oldest first.
+
+use pinmesh_protocol::id::TaskId;
+
+use crate::event::Body;
+use crate::group::Group;
+use crate::list::List;
+use crate::outbox::{Outbox, TaskHead};
+use crate::slab::{GroupKey, Key, ServiceKey, TaskKey};
+use crate::state::State;
+use crate::worker::Worker;
+
+impl<B: Body> State<B> {
+    /// A task came to wait for `service`.
+    pub(crate) fn dispatch_service(&mut self, service: ServiceKey, out: &mut impl Outbox<B>) {
+        loop {
+            let queue = self.services.at(service);
+            let Some(task) = queue.waiting.top().and_then(|top| queue.waiting.first(top)) else {
+                return;
+            };
+            let best = queue
+                .groups
+                .iter()
+                .filter_map(|group| self.groups.get(*group)?.best())
+                .min_by_key(|(_, level)| *level);
+            let Some((worker, _)) = best else { return };
+            self.offer(task, worker, out);
+        }
+    }
+
+    /// A worker of `group` has credit.
+    pub(crate) fn dispatch_group(&mut self, key: GroupKey, out: &mut impl Outbox<B>) {
+        while let Some((worker, _)) = self.groups.get(key).and_then(Group::best) {
+            let Some(task) = self.next_task(key) else { return };
+            self.offer(task, worker, out);
+        }
+    }
+
+    /// The most urgent task that waits for the group; services take turns among equals.
+    fn next_task(&mut self, key: GroupKey) -> Option<u32> {
+        let group = self.groups.get_mut(key)?;
+        let mut best = None;
+        for (place, service) in group.rotation() {
+            let waiting = &self.services.at(service).waiting;
+            let Some(top) = waiting.top() else { continue };
+            if best.is_none_or(|(priority, _, _)| top > priority) {
+                best = Some((top, place, waiting.first(top)?));
+            }
+        }
+        let (_, place, task) = best?;
+        group.next_service = (place + 1) % group.services.len();
+        Some(task)
+    }
+
+    /// Sends the task to the worker, or, where it does not fit the worker's bytes, takes the worker
+    /// off the list until it has finished something.
+    fn offer(&mut self, task: u32, worker: u32, out: &mut impl Outbox<B>) {
+        let waiting = self.tasks.at(task);
+        if waiting.deadline.is_some_and(|deadline| deadline <= self.now) {
+            self.expire(self.tasks.key_at(task), out);
+        } else if self.workers.at(worker).fits(waiting.payload_bytes) {
+            self.send_task(task, worker, out);
+        } else {
+            self.unlist(worker);
+        }
+    }
+
+    fn send_task(&mut self, index: u32, worker_index: u32, out: &mut impl Outbox<B>) {
+        let key: TaskKey = self.tasks.key_at(index);
+        self.unqueue(key);
+        self.occupy(key, worker_index);
+        self.ledger.dispatched += 1;
+        let now = self.now;
+        let task = self.tasks.at_mut(index);
+        task.dispatch.0 += 1;
+        task.dispatched_at = now;
+        let client_id =
+            task.client.and_then(|key| self.clients.get(key)).map(|client| client.peer_id);
+        let worker = self.workers.at(worker_index);
+        let head = TaskHead {
+            task: TaskId(key.bits()),
+            dispatch: task.dispatch,
+            client_id: client_id.unwrap_or_default(),
+            request_id: task.request_id,
+            submission: task.submission,
+            service_alias: alias(worker, task.service),
+            tries: task.tries,
+            deadline_ns: task.deadline.map(|deadline| deadline.since(now).0),
+            max_runtime_ns: task.max_runtime.0,
+        };
+        let (Some(conn), Some(body)) = (worker.conn, task.body.as_ref()) else {
+            unreachable!("a worker with credit has a session, a task that waits has its body")
+        };
+        out.task(conn, &head, body);
+    }
+
+    /// Every group takes what waits for it: after changes to many workers at once.
+    pub(crate) fn dispatch_all(&mut self, out: &mut impl Outbox<B>) {
+        let groups: alloc::vec::Vec<_> = self.groups.iter().map(|(key, _)| key).collect();
+        for group in groups {
+            self.dispatch_group(group, out);
+        }
+    }
+
+    /// Keys of what a worker holds, in the order in which it was sent.
+    pub(crate) fn held_by(&self, worker: u32) -> alloc::vec::Vec<TaskKey> {
+        let mut held = alloc::vec::Vec::new();
+        let mut next = self.workers.at(worker).in_flight.first();
+        while let Some(index) = next {
+            held.push(self.tasks.key_at(index));
+            next = List::after(&self.tasks, index);
+        }
+        held
+    }
+}
+
+fn alias(worker: &Worker, service: ServiceKey) -> u32 {
+    worker.services.iter().position(|key| *key == service).unwrap_or_default() as u32
+}

@@ -1,0 +1,156 @@
+//! Cross-checks of everything against everything, for tests and the simulator.
+
+use alloc::string::String;
+use alloc::{format, vec::Vec};
+
+use crate::broker::Broker;
+use crate::event::Body;
+use crate::list::List;
+use crate::slab::TaskKey;
+use crate::state::{State, TASK_OVERHEAD_BYTES, handler_bytes};
+use crate::task::TaskState;
+use crate::worker::WorkerState;
+
+impl<B: Body> Broker<B> {
+    /// Everything that is wrong inside; empty in a sound broker. Takes time linear in what is held.
+    pub fn violations(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let state = &self.state;
+        if !state.ledger.is_balanced() {
+            found.push(format!("the ledger does not add up: {:?}", state.ledger));
+        }
+        check_tasks(state, &mut found);
+        check_queues(state, &mut found);
+        check_workers(state, &mut found);
+        check_clients(state, &mut found);
+        found
+    }
+}
+
+fn check_tasks<B: Body>(state: &State<B>, found: &mut Vec<String>) {
+    let mut bytes = 0;
+    let mut held = 0;
+    for (key, task) in state.tasks.iter() {
+        bytes += TASK_OVERHEAD_BYTES;
+        bytes += task.body.as_ref().map_or(0, Body::payload_bytes);
+        bytes += task.end.as_ref().map_or(0, |end| handler_bytes(&end.body));
+        let has_ended = task.state == TaskState::Ended;
+        held += u64::from(!has_ended);
+        if has_ended != task.end.is_some() || has_ended == task.body.is_some() {
+            found.push(format!("{key:?}: body and end do not fit {:?}", task.state));
+        }
+        if task.is_listed {
+            found.push(format!("{key:?}: a mark of READY was left behind"));
+        }
+        if task.state == TaskState::InFlight && !task.occupies {
+            found.push(format!("{key:?}: in flight with no worker"));
+        }
+        if has_ended && task.client.is_none() && !task.occupies {
+            found.push(format!("{key:?}: nobody needs it any more"));
+        }
+    }
+    if bytes != state.bytes {
+        found.push(format!("bytes: {} counted, {bytes} held", state.bytes));
+    }
+    if held != state.ledger.held {
+        found.push(format!("held: {} in the ledger, {held} in the store", state.ledger.held));
+    }
+}
+
+fn check_queues<B: Body>(state: &State<B>, found: &mut Vec<String>) {
+    let mut queued: Vec<TaskKey> = Vec::new();
+    for (key, service) in state.services.iter() {
+        let mut count = 0;
+        for list in service.waiting.lists() {
+            let mut next = list.first();
+            while let Some(index) = next {
+                queued.push(state.tasks.key_at(index));
+                count += 1;
+                next = List::after(&state.tasks, index);
+            }
+        }
+        if count != service.waiting.len() {
+            found.push(format!("{key:?}: {count} queued, {} counted", service.waiting.len()));
+        }
+        let has_wait = service.groups.is_empty() && count > 0;
+        if has_wait != service.timer.is_some() {
+            found.push(format!("{key:?}: its wait does not fit {count} waiting"));
+        }
+        let is_idle_worker_beside_work = count > 0
+            && service.groups.iter().filter_map(|group| state.groups.get(*group)?.best()).any(
+                |(worker, _)| {
+                    // A worker may stay listed beside a task that does not fit its bytes only if it is
+                    // taken off the list at the next offer; after an event none is.
+                    state.workers.at(worker).has_credit()
+                },
+            );
+        if is_idle_worker_beside_work {
+            found.push(format!("{key:?}: tasks wait beside a worker with credit"));
+        }
+    }
+    queued.sort_unstable();
+    let pending: Vec<TaskKey> = state
+        .tasks
+        .iter()
+        .filter(|(_, task)| task.state == TaskState::Pending)
+        .map(|(key, _)| key)
+        .collect();
+    let mut pending = pending;
+    pending.sort_unstable();
+    if queued != pending {
+        found.push(format!("{} queued, {} pending", queued.len(), pending.len()));
+    }
+}
+
+fn check_workers<B: Body>(state: &State<B>, found: &mut Vec<String>) {
+    for (key, worker) in state.workers.iter() {
+        let (mut count, mut bytes) = (0, 0);
+        let mut next = worker.in_flight.first();
+        while let Some(index) = next {
+            let task = state.tasks.at(index);
+            if !task.occupies || task.worker != key {
+                found.push(format!("{key:?}: holds a task that is not its own"));
+            }
+            count += 1;
+            bytes += task.payload_bytes;
+            next = List::after(&state.tasks, index);
+        }
+        if count != worker.in_flight.len() || bytes != worker.in_flight_bytes {
+            found.push(format!("{key:?}: its counts do not fit its list"));
+        }
+        if worker.level.is_some() && !worker.has_credit() {
+            found.push(format!("{key:?}: listed without credit"));
+        }
+        if worker.level.is_some_and(|level| u32::from(level) != count.min(1023)) {
+            found.push(format!("{key:?}: listed at the wrong level"));
+        }
+        if worker.state == WorkerState::Dead && count > 0 {
+            found.push(format!("{key:?}: dead and holding {count}"));
+        }
+        if worker.conn.is_some_and(|conn| state.sessions.get(conn).is_none()) {
+            found.push(format!("{key:?}: its session is gone"));
+        }
+    }
+}
+
+fn check_clients<B: Body>(state: &State<B>, found: &mut Vec<String>) {
+    for (key, client) in state.clients.iter() {
+        let owned = state.tasks.iter().filter(|(_, task)| task.client == Some(key));
+        let (count, bytes) =
+            owned.fold((0, 0), |(count, bytes), (_, task)| (count + 1, bytes + task.payload_bytes));
+        if (count, bytes) != (client.tasks, client.bytes) {
+            found.push(format!(
+                "{key:?}: {} tasks and {} bytes counted, {count} and {bytes} held",
+                client.tasks, client.bytes
+            ));
+        }
+        if client.conn.is_none() != client.lost_timer.is_some() {
+            found.push(format!("{key:?}: its time to be dropped does not fit its session"));
+        }
+    }
+    for (conn, session) in state.sessions.iter() {
+        if session.acknowledged > session.taken {
+            found.push(format!("{conn:?}: more acknowledged than taken"));
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! What clients do: SUBMIT, CANCEL, FETCH, and the acknowledgement of results.
+
+use pinmesh_protocol::command::{
+    Accepted, CancelAttempt, CancelRequest, Fetched, FromBroker, ServiceRef,
+};
+use pinmesh_protocol::id::{AttemptId, Dispatch, TaskId};
+use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
+use pinmesh_protocol::status::{FetchState, RefusedCode, Status};
+
+use crate::event::{Body, Conn, SubmitEvent};
+use crate::list::Links;
+use crate::outbox::Outbox;
+use crate::session::Peer;
+use crate::slab::{ClientKey, Key, ServiceKey, TaskKey, WorkerKey};
+use crate::state::{State, TASK_OVERHEAD_BYTES, Wake};
+use crate::task::{EndBody, Task, TaskState};
+use crate::time::Span;
+
+impl<B: Body> State<B> {
+    pub(crate) fn on_submit(
+        &mut self,
+        conn: Conn,
+        submit: SubmitEvent<'_, B>,
+        out: &mut impl Outbox<B>,
+    ) {
+        let Some(key) = self.client_of(conn, "SUBMIT", out) else { return };
+        self.ledger.submitted += 1;
+        if let Some(task) = self.clients.at(key.index()).request(submit.request_id)
+            && self.is_taken_by_known(conn, task, key, &submit, out)
+        {
+            return;
+        }
+        let service = match self.service_of(conn, submit.service) {
+            Ok(service) => service,
+            Err(Some(text)) => return self.reject(key, &submit, (Status::Refused, text), out),
+            Err(None) => {
+                self.ledger.refused += 1;
+                let reason = "SUBMIT: no SERVICE has set this alias in this session";
+                return self.refuse_session(conn, RefusedCode::Malformed, reason, out);
+            }
+        };
+        let client = self.clients.at(key.index());
+        if !self.has_room_for_answers(client) {
+            self.ledger.refused += 1;
+            let reason = "too many unacknowledged results; send ACK";
+            return self.refuse_session(conn, RefusedCode::Window, reason, out);
+        }
+        match self.objection_to(client, &submit) {
+            Some(rejection) => self.reject(key, &submit, rejection, out),
+            None => self.accept(conn, key, service, submit, out),
+        }
+    }
+
+    /// A repeat of a request that is held: nothing runs twice for it.
+    fn is_taken_by_known(
+        &mut self,
+        conn: Conn,
+        task_key: TaskKey,
+        client: ClientKey,
+        submit: &SubmitEvent<'_, B>,
+        out: &mut impl Outbox<B>,
+    ) -> bool {
+        let task = self.tasks.at_mut(task_key.index());
+        if submit.submission < task.submission {
+            self.ledger.stale += 1;
+            return true;
+        }
+        if submit.submission == task.submission {
+            self.ledger.ignored += 1;
+        } else {
+            let is_void = task.end.as_ref().is_some_and(|end| {
+                matches!(end.status, Status::Cancelled | Status::NoService | Status::Lost)
+            });
+            if is_void {
+                self.unmap(client, submit.request_id);
+                return false;
+            }
+            task.submission = submit.submission;
+            self.ledger.joined += 1;
+        }
+        if submit.options.as_ref().is_ok_and(|options| options.accepted) {
+            accepted(conn, submit.request_id, task_key, out);
+        }
+        true
+    }
+
+    fn service_of(
+        &mut self,
+        conn: Conn,
+        service: ServiceRef<'_>,
+    ) -> Result<ServiceKey, Option<&'static str>> {
+        match service {
+            ServiceRef::Alias(alias) => self
+                .sessions
+                .get(conn)
+                .and_then(|session| *session.aliases.get(alias as usize)?)
+                .ok_or(None),
+            ServiceRef::Name(name) if name.is_empty() || name.len() > SERVICE_BYTES_MAX => {
+                Err(Some("the name of a service has 1 to 128 bytes"))
+            }
+            ServiceRef::Name(name) => self
+                .services
+                .find_or_insert(name, self.now)
+                .ok_or(Some("too many services; raise limits.services")),
+        }
+    }
+
+    fn accept(
+        &mut self,
+        conn: Conn,
+        key: ClientKey,
+        service: ServiceKey,
+        submit: SubmitEvent<'_, B>,
+        out: &mut impl Outbox<B>,
+    ) {
+        self.ledger.accepted += 1;
+        self.ledger.held += 1;
+        let options = submit.options.unwrap_or_default();
+        let bytes = submit.body.payload_bytes();
+        let deadline = submit.deadline_ns.map(|left| self.now.after(Span(left)));
+        let crashes_max = self.config.crashes_max.min(options.tries_max.unwrap_or(u32::MAX));
+        let task = self.tasks.insert(Task {
+            client: Some(key),
+            request_id: submit.request_id,
+            submission: submit.submission,
+            service,
+            priority: submit.priority,
+            is_at_most_once: options.at_most_once,
+            is_cancelled: false,
+            is_listed: false,
+            state: TaskState::Pending,
+            occupies: false,
+            dispatch: Dispatch(0),
+            tries: 0,
+            crashes_max: crashes_max.max(1),
+            worker: WorkerKey(0),
+            received_at: self.now,
+            dispatched_at: self.now,
+            deadline,
+            max_runtime: options.max_runtime_ns.map_or(self.config.max_runtime, Span),
+            timer: None,
+            payload_bytes: bytes,
+            body: Some(submit.body),
+            end: None,
+            links: Links::NONE,
+        });
+        if let Some(deadline) = deadline {
+            let timer = self.timers.set(deadline, Wake::Task(task));
+            self.tasks.at_mut(task.index()).timer = Some(timer);
+        }
+        self.bytes += bytes + TASK_OVERHEAD_BYTES;
+        let client = self.clients.at_mut(key.index());
+        client.tasks += 1;
+        client.bytes += bytes;
+        client.insert_request(submit.request_id, task);
+        if options.accepted {
+            accepted(conn, submit.request_id, task, out);
+        }
+        let waiting = &mut self.services.at_mut(service).waiting;
+        waiting.push_back(&mut self.tasks, task.index(), submit.priority);
+        self.dispatch_service(service, out);
+        self.watch_service(service);
+    }
+
+    pub(crate) fn on_results_acknowledged(&mut self, key: ClientKey, count: u64) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        while let Some(taken) = client.results.next_acknowledged(count) {
+            let Some(task_key) = taken else { continue };
+            let Some(task) = self.tasks.get_mut(task_key) else { continue };
+            task.client = None;
+            client.tasks -= 1;
+            client.bytes -= task.payload_bytes;
+            client.remove_request(task.request_id, task_key);
+            if !task.occupies
+                && let Some(task) = self.tasks.remove(task_key)
+            {
+                self.bytes -= TASK_OVERHEAD_BYTES;
+                self.bytes -= task.end.map_or(0, |end| crate::state::handler_bytes(&end.body));
+            }
+        }
+    }
+
+    pub(crate) fn on_cancel(
+        &mut self,
+        conn: Conn,
+        cancel: CancelRequest,
+        out: &mut impl Outbox<B>,
+    ) {
+        let Some(client) = self.client_of(conn, "CANCEL", out) else { return };
+        let Some(key) = self.clients.at(client.index()).request(cancel.request_id) else { return };
+        let task = self.tasks.at_mut(key.index());
+        if cancel.submission < task.submission {
+            return;
+        }
+        match task.state {
+            TaskState::Pending => {
+                let text = EndBody::Fixed("cancelled by its client before it was started");
+                self.finish(key, Status::Cancelled, None, text, out);
+            }
+            TaskState::InFlight => {
+                task.is_cancelled = true;
+                self.ask_to_stop(key, false, out);
+            }
+            TaskState::AwaitingEnd | TaskState::Ended => {}
+        }
+    }
+
+    /// CANCEL of an attempt: to the supervisor, or to the worker where there is none.
+    pub(crate) fn ask_to_stop(&mut self, key: TaskKey, is_hard: bool, out: &mut impl Outbox<B>) {
+        let task = self.tasks.at(key.index());
+        let Some(worker) = self.workers.get(task.worker) else { return };
+        let attempt = AttemptId {
+            epoch: self.config.epoch,
+            task: TaskId(key.bits()),
+            dispatch: task.dispatch,
+        };
+        let Some(conn) = self.overseer_conn(task.worker) else { return };
+        let slot = worker.slot;
+        out.send(conn, FromBroker::Cancel(CancelAttempt { slot, attempt, is_hard }));
+    }
+
+    pub(crate) fn on_fetch(&mut self, conn: Conn, key: &[u8], out: &mut impl Outbox<B>) {
+        if self.client_of(conn, "FETCH", out).is_some() {
+            // No task is detached yet, so there is no such key.
+            out.send(conn, FromBroker::Fetched(Fetched { key, state: FetchState::Unknown }));
+        }
+    }
+
+    /// A client is gone for good: what waits is cancelled, what runs runs out, results are dropped.
+    pub(crate) fn drop_client(&mut self, key: ClientKey, out: &mut impl Outbox<B>) {
+        for task_key in self.clients.at(key.index()).tasks_sorted() {
+            if self.tasks.at(task_key.index()).state == TaskState::Pending {
+                let text = EndBody::Fixed("its client has been away for too long");
+                self.finish(task_key, Status::Cancelled, None, text, out);
+            }
+        }
+        let Some(mut client) = self.clients.remove(key) else { return };
+        self.peers.remove(&client.peer_id);
+        if let Some(timer) = client.lost_timer.take() {
+            self.timers.cancel(timer);
+        }
+        client.results.restart();
+        while let Some(result) = client.results.next_unsent() {
+            if let Some(task_key) = result {
+                self.forget_if_over(task_key);
+            }
+        }
+    }
+
+    fn client_of(
+        &mut self,
+        conn: Conn,
+        command: &str,
+        out: &mut impl Outbox<B>,
+    ) -> Option<ClientKey> {
+        match self.sessions.get(conn)?.peer {
+            Peer::Client(key) => Some(key),
+            Peer::Worker(_) | Peer::Host(_) => {
+                let reason = alloc::format!("{command} is for clients");
+                self.refuse_session(conn, RefusedCode::NotAllowed, &reason, out);
+                None
+            }
+        }
+    }
+}
+
+fn accepted<B>(
+    conn: Conn,
+    request_id: pinmesh_protocol::id::RequestId,
+    task: TaskKey,
+    out: &mut impl Outbox<B>,
+) {
+    out.send(conn, FromBroker::Accepted(Accepted { request_id, task: TaskId(task.bits()) }));
+}

@@ -1,0 +1,356 @@
+//! What workers do: READY, WINDOW, DONE, RETURN, and being gone.
+
+use pinmesh_protocol::command::{CancelAttempt, FromBroker, Held, Ready, StageTimes, Window};
+use pinmesh_protocol::id::{AttemptId, TaskId};
+use pinmesh_protocol::status::{HeldState, RefusedCode};
+
+use crate::event::{Body, Conn, DoneEvent};
+use crate::group::{Group, LEVELS};
+use crate::outbox::Outbox;
+use crate::session::Peer;
+use crate::slab::{GroupKey, Key, ServiceKey, TaskKey, WorkerKey};
+use crate::state::{State, Wake};
+use crate::task::{EndBody, TaskState};
+use crate::time::Span;
+use crate::worker::WorkerState;
+
+impl<B: Body> State<B> {
+    pub(crate) fn on_ready(&mut self, conn: Conn, ready: &Ready<'_>, out: &mut impl Outbox<B>) {
+        let Some(key) = self.worker_of(conn, "READY", out) else { return };
+        if ready.part != self.workers.at(key.index()).next_part || ready.part >= ready.parts {
+            let reason = "READY: parts come in order, from 0 to parts - 1, once a session";
+            return self.refuse_session(conn, RefusedCode::Malformed, reason, out);
+        }
+        if ready.part == 0
+            && let Err((code, reason)) = self.take_place(key, ready)
+        {
+            return self.refuse_session(conn, code, reason, out);
+        }
+        for held in &ready.held {
+            self.take_held(conn, key, held, out);
+        }
+        let worker = self.workers.at_mut(key.index());
+        worker.next_part += 1;
+        if ready.part + 1 == ready.parts && worker.state == WorkerState::Greeting {
+            worker.state = WorkerState::Serving;
+            self.requeue_unlisted(key, out);
+            self.list(key.index());
+            self.feed(key, out);
+        }
+    }
+
+    /// The first part of READY: who the worker is and what it serves.
+    fn take_place(
+        &mut self,
+        key: WorkerKey,
+        ready: &Ready<'_>,
+    ) -> Result<(), (RefusedCode, &'static str)> {
+        let mut services: alloc::vec::Vec<ServiceKey> = alloc::vec::Vec::new();
+        for name in &ready.services {
+            let full = (RefusedCode::Full, "too many services; raise limits.services");
+            let service = self.services.find_or_insert(name, self.now).ok_or(full)?;
+            // Held until the worker joins its group, so that a later name cannot displace it.
+            self.services.at_mut(service).aliases += 1;
+            services.push(service);
+        }
+        for service in &services {
+            self.services.at_mut(*service).aliases -= 1;
+        }
+        if services.is_empty() {
+            return Err((RefusedCode::Malformed, "READY: name at least one service"));
+        }
+        self.bury(key.index());
+        let worker = self.workers.at_mut(key.index());
+        worker.state = WorkerState::Greeting;
+        worker.host = ready.host;
+        worker.slot = ready.slot;
+        worker.incarnation = ready.incarnation;
+        worker.services.clone_from(&services);
+        if let Some(place) = worker.place() {
+            if self.is_gone(&place) {
+                self.workers.at_mut(key.index()).state = WorkerState::Dead;
+                return Ok(());
+            }
+            self.places.insert(place, key);
+        }
+        self.set_window(key, ready.window_tasks, ready.window_bytes);
+        let has_lease = self.has_lease(ready.host);
+        self.workers.at_mut(key.index()).has_lease = has_lease;
+        self.join_group(key, services);
+        Ok(())
+    }
+
+    fn set_window(&mut self, key: WorkerKey, tasks: u32, bytes: u64) {
+        let tasks = tasks.min(self.config.worker_window_tasks).min(LEVELS as u32);
+        let bytes = bytes.min(self.config.worker_window_bytes);
+        let worker = self.workers.at_mut(key.index());
+        worker.window_tasks = tasks;
+        worker.window_bytes = bytes;
+    }
+
+    fn join_group(&mut self, key: WorkerKey, mut services: alloc::vec::Vec<ServiceKey>) {
+        services.sort_unstable();
+        services.dedup();
+        let group = self.groups_by_services.get(&services).copied().unwrap_or_else(|| {
+            let group: GroupKey = self.groups.insert(Group::new(services.clone()));
+            for service_key in &services {
+                let service = self.services.at_mut(*service_key);
+                service.groups.push(group);
+                if let Some(timer) = service.timer.take() {
+                    self.timers.cancel(timer);
+                }
+            }
+            self.groups_by_services.insert(services, group);
+            group
+        });
+        if let Some(group) = self.groups.get_mut(group) {
+            group.workers += 1;
+        }
+        self.workers.at_mut(key.index()).group = Some(group);
+    }
+
+    /// An attempt that the worker says it holds.
+    fn take_held(&mut self, conn: Conn, key: WorkerKey, held: &Held, out: &mut impl Outbox<B>) {
+        let is_of_this_epoch = held.attempt.epoch == self.config.epoch;
+        let task_key = TaskKey(held.attempt.task.0);
+        if let Some(task) = self.tasks.get_mut(task_key).filter(|task| {
+            is_of_this_epoch && task.dispatch == held.attempt.dispatch && task.worker == key
+        }) {
+            if task.occupies {
+                task.is_listed = true;
+                return;
+            }
+            if task.is_open() {
+                task.is_listed = true;
+                self.unqueue(task_key);
+                self.occupy(task_key, key.index());
+                return;
+            }
+        }
+        if held.state == HeldState::Ended {
+            return;
+        }
+        // Superseded or unknown here. One of an earlier life of this broker may finish in peace: its
+        // end is dropped, and its client has handed it in again.
+        let worker = self.workers.at(key.index());
+        let to = if worker.host.is_some() { self.overseer_conn(key) } else { Some(conn) };
+        let slot = self.workers.at(key.index()).slot;
+        if let Some(to) = to {
+            let attempt = held.attempt;
+            let is_hard = is_of_this_epoch;
+            out.send(to, FromBroker::Cancel(CancelAttempt { slot, attempt, is_hard }));
+        }
+    }
+
+    /// After the last part of READY: what the broker believed there and was not listed goes back.
+    fn requeue_unlisted(&mut self, key: WorkerKey, out: &mut impl Outbox<B>) {
+        for task_key in self.held_by(key.index()).into_iter().rev() {
+            let task = self.tasks.at_mut(task_key.index());
+            if !core::mem::take(&mut task.is_listed) {
+                self.requeue(task_key, out);
+            }
+        }
+        self.dispatch_all(out);
+    }
+
+    pub(crate) fn on_window(&mut self, conn: Conn, window: Window, out: &mut impl Outbox<B>) {
+        let Some(key) = self.worker_of(conn, "WINDOW", out) else { return };
+        self.unlist(key.index());
+        self.set_window(key, window.tasks, window.bytes);
+        self.list(key.index());
+        self.feed(key, out);
+    }
+
+    pub(crate) fn on_done(&mut self, conn: Conn, done: DoneEvent<B>, out: &mut impl Outbox<B>) {
+        let Some(key) = self.worker_of(conn, "DONE", out) else { return };
+        let Some(task_key) = self.take_end(conn, key, done.attempt) else { return };
+        self.release(task_key);
+        let task = self.tasks.at(task_key.index());
+        if task.state == TaskState::Ended {
+            self.forget_if_over(task_key);
+        } else {
+            let broker_wait = task.dispatched_at.since(task.received_at);
+            let away = self.now.since(task.dispatched_at);
+            let stages = StageTimes {
+                broker_wait_ns: broker_wait.0,
+                transit_ns: away.0.saturating_sub(done.residence_ns),
+                worker_wait_ns: done.residence_ns.saturating_sub(done.service_ns),
+                service_ns: done.service_ns,
+            };
+            let body = EndBody::Handler(done.body);
+            if done.status == pinmesh_protocol::status::EndStatus::Failed {
+                self.tasks.at_mut(task_key.index()).tries += 1;
+            }
+            self.finish(task_key, done.status.into(), Some(stages), body, out);
+        }
+        self.feed(key, out);
+    }
+
+    pub(crate) fn on_return(&mut self, conn: Conn, attempt: AttemptId, out: &mut impl Outbox<B>) {
+        let Some(key) = self.worker_of(conn, "RETURN", out) else { return };
+        let Some(task_key) = self.take_end(conn, key, attempt) else { return };
+        self.park(key);
+        self.give_back(task_key, out);
+    }
+
+    /// An attempt goes back unstarted, or is already back.
+    pub(crate) fn give_back(&mut self, key: TaskKey, out: &mut impl Outbox<B>) {
+        let task = self.tasks.at(key.index());
+        let service = task.service;
+        match task.state {
+            TaskState::Pending => return,
+            TaskState::InFlight | TaskState::AwaitingEnd | TaskState::Ended => {
+                self.requeue(key, out);
+            }
+        }
+        self.dispatch_service(service, out);
+    }
+
+    /// A worker that gave something back is fed no more for one heartbeat, so that a task cannot go
+    /// to and fro between them.
+    fn park(&mut self, key: WorkerKey) {
+        let until = self.now.after(self.config.heartbeat);
+        self.unlist(key.index());
+        let worker = self.workers.at_mut(key.index());
+        if worker.parked_until.replace(until).is_none() {
+            self.timers.set(until, Wake::Unpark(key));
+        }
+    }
+
+    pub(crate) fn on_unpark(&mut self, key: WorkerKey, out: &mut impl Outbox<B>) {
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        match worker.parked_until {
+            Some(until) if until > self.now => {
+                self.timers.set(until, Wake::Unpark(key));
+            }
+            _ => {
+                worker.parked_until = None;
+                self.list(key.index());
+                self.feed(key, out);
+            }
+        }
+    }
+
+    /// Counts an end and checks that its sender may still give it.
+    #[inline]
+    fn take_end(&mut self, conn: Conn, key: WorkerKey, attempt: AttemptId) -> Option<TaskKey> {
+        if let Some(session) = self.sessions.get_mut(conn) {
+            session.taken += 1;
+        }
+        let task_key = TaskKey(attempt.task.0);
+        let Some(task) = self
+            .tasks
+            .get(task_key)
+            .filter(|task| attempt.epoch == self.config.epoch && task.dispatch == attempt.dispatch)
+        else {
+            self.ledger.stale_ends += 1;
+            return None;
+        };
+        if task.dispatch.0 == 0 || task.worker != key {
+            self.ledger.foreign_ends += 1;
+            return None;
+        }
+        if !task.is_open() && !task.occupies {
+            self.ledger.stale_ends += 1;
+            return None;
+        }
+        Some(task_key)
+    }
+
+    /// The worker may have credit: its group takes what waits.
+    #[inline]
+    pub(crate) fn feed(&mut self, key: WorkerKey, out: &mut impl Outbox<B>) {
+        if let Some(group) = self.workers.get(key).and_then(|worker| worker.group) {
+            self.dispatch_group(group, out);
+        }
+    }
+
+    /// A worker's session ended.
+    pub(crate) fn worker_left(&mut self, key: WorkerKey) {
+        self.unlist(key.index());
+        let limit = self.worker_silence_max(key);
+        let worker = self.workers.at_mut(key.index());
+        worker.conn = None;
+        if worker.state != WorkerState::Dead {
+            worker.state = WorkerState::Away;
+        }
+        let at = self.now.after(limit.unwrap_or_else(|| self.silence_max()));
+        let timer = self.timers.set(at, Wake::WorkerAway(key));
+        self.workers.at_mut(key.index()).away_timer = Some(timer);
+    }
+
+    /// How long a worker may say nothing: `None` while its supervisor speaks for it.
+    pub(crate) fn worker_silence_max(&self, key: WorkerKey) -> Option<Span> {
+        let worker = self.workers.at(key.index());
+        if worker.state == WorkerState::Dead {
+            return Some(self.silence_max());
+        }
+        match worker.host {
+            Some(host) => match self.peers.get(&host) {
+                Some(Peer::Host(_)) => None,
+                _ => Some(self.silence_max()),
+            },
+            None if worker.in_flight.is_empty() => Some(self.silence_max()),
+            None => Some(Span(worker.max_runtime.0.saturating_add(self.config.grace.0))),
+        }
+    }
+
+    /// A worker that had no session for as long as it may.
+    pub(crate) fn on_worker_away(&mut self, key: WorkerKey, out: &mut impl Outbox<B>) {
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        worker.away_timer = None;
+        if worker.conn.is_some() {
+            return;
+        }
+        if self.worker_silence_max(key).is_none() {
+            let at = self.now.after(self.silence_max());
+            let timer = self.timers.set(at, Wake::WorkerAway(key));
+            self.workers.at_mut(key.index()).away_timer = Some(timer);
+            return;
+        }
+        self.worker_silent(key, out);
+    }
+
+    /// The worker counts as dead by its silence; what it was sent first is charged, because a worker
+    /// runs its tasks in order.
+    pub(crate) fn worker_silent(&mut self, key: WorkerKey, out: &mut impl Outbox<B>) {
+        let worker = self.workers.at(key.index());
+        let charged = if worker.host.is_none() { worker.in_flight.first() } else { None };
+        let charged = charged.map(|index| self.tasks.key_at(index));
+        self.worker_gone(key, charged, out);
+    }
+
+    fn worker_of(
+        &mut self,
+        conn: Conn,
+        command: &str,
+        out: &mut impl Outbox<B>,
+    ) -> Option<WorkerKey> {
+        match self.sessions.get(conn)?.peer {
+            Peer::Worker(key) => Some(key),
+            Peer::Client(_) | Peer::Host(_) => {
+                let reason = alloc::format!("{command} is for workers");
+                self.refuse_session(conn, RefusedCode::NotAllowed, &reason, out);
+                None
+            }
+        }
+    }
+
+    /// Who acts on a worker's running attempt: its supervisor, or itself where there is none.
+    pub(crate) fn overseer_conn(&self, key: WorkerKey) -> Option<Conn> {
+        let worker = self.workers.get(key)?;
+        match worker.host {
+            None => worker.conn,
+            Some(host) => match self.peers.get(&host)? {
+                Peer::Host(host) => self.hosts.get(*host)?.conn,
+                Peer::Client(_) | Peer::Worker(_) => None,
+            },
+        }
+    }
+
+    /// The attempt of a task that is in flight, for messages and logs.
+    pub(crate) fn attempt_of(&self, key: TaskKey) -> AttemptId {
+        let dispatch = self.tasks.at(key.index()).dispatch;
+        AttemptId { epoch: self.config.epoch, task: TaskId(key.bits()), dispatch }
+    }
+}

@@ -1,0 +1,179 @@
+//! What becomes of attempts whose worker is gone: charged, given back, or lost.
+
+use pinmesh_protocol::id::AttemptId;
+use pinmesh_protocol::status::{LossKind, Status};
+
+use crate::event::Body;
+use crate::outbox::Outbox;
+use crate::slab::{Key, TaskKey, WorkerKey};
+use crate::state::{State, Wake};
+use crate::task::{EndBody, TaskState};
+use crate::worker::WorkerState;
+
+/// What is known of a worker's end.
+pub(crate) struct Loss<'a> {
+    pub(crate) cause: LossKind,
+    pub(crate) detail: i32,
+    pub(crate) running: Option<AttemptId>,
+    pub(crate) started: &'a [AttemptId],
+}
+
+impl<B: Body> State<B> {
+    /// A supervisor's word on a worker that it watched.
+    pub(crate) fn worker_lost(
+        &mut self,
+        key: WorkerKey,
+        loss: &Loss<'_>,
+        out: &mut impl Outbox<B>,
+    ) {
+        self.bury(key.index());
+        for task in self.held_by(key.index()).into_iter().rev() {
+            let attempt = self.attempt_of(task);
+            if loss.running == Some(attempt) {
+                self.running_lost(task, loss, out);
+            } else if loss.started.contains(&attempt) {
+                self.started_lost(task, out);
+            } else {
+                self.requeue(task, out);
+            }
+        }
+        self.remove_if_over(key);
+        self.dispatch_all(out);
+    }
+
+    /// A worker is gone, and nobody can say what it had started.
+    pub(crate) fn worker_gone(
+        &mut self,
+        key: WorkerKey,
+        charged: Option<TaskKey>,
+        out: &mut impl Outbox<B>,
+    ) {
+        self.bury(key.index());
+        for task in self.held_by(key.index()).into_iter().rev() {
+            if self.tasks.at(task.index()).is_at_most_once {
+                self.end_lost(task, out);
+            } else if charged == Some(task) {
+                self.crashed(task, "the worker fell silent", out);
+            } else {
+                self.requeue(task, out);
+            }
+        }
+        self.remove_if_over(key);
+        self.dispatch_all(out);
+    }
+
+    /// The attempt that was in the handler when its worker ended.
+    fn running_lost(&mut self, key: TaskKey, loss: &Loss<'_>, out: &mut impl Outbox<B>) {
+        let task = self.tasks.at(key.index());
+        if task.state == TaskState::Ended {
+            return self.requeue(key, out);
+        }
+        match loss.cause {
+            LossKind::MaxRuntime => {
+                self.release(key);
+                let text = alloc::format!(
+                    "ran longer than its max runtime of {} ms and was killed",
+                    self.tasks.at(key.index()).max_runtime.0 / 1_000_000
+                );
+                self.tasks.at_mut(key.index()).tries += 1;
+                self.finish(key, Status::TimedOut, None, EndBody::Text(text.into()), out);
+            }
+            LossKind::Cancelled => {
+                self.release(key);
+                let text = EndBody::Fixed("cancelled by its client and killed");
+                self.finish(key, Status::Cancelled, None, text, out);
+            }
+            _ if task.is_at_most_once => self.end_lost(key, out),
+            LossKind::Exited => {
+                let text = alloc::format!("the worker exited with code {}", loss.detail);
+                self.crashed(key, &text, out);
+            }
+            LossKind::Signalled => {
+                let text = alloc::format!("the worker was killed by signal {}", loss.detail);
+                self.crashed(key, &text, out);
+            }
+            LossKind::Stalled | LossKind::LeaseEnded | LossKind::Shutdown | LossKind::Unknown => {
+                self.requeue(key, out);
+            }
+        }
+    }
+
+    /// Started and unacknowledged: its DONE may be on its way.
+    fn started_lost(&mut self, key: TaskKey, out: &mut impl Outbox<B>) {
+        let task = self.tasks.at(key.index());
+        if !task.is_at_most_once || task.state == TaskState::Ended {
+            return self.requeue(key, out);
+        }
+        self.release(key);
+        let at = self.now.after(self.config.heartbeat);
+        let timer = self.timers.set(at, Wake::Task(key));
+        let task = self.tasks.at_mut(key.index());
+        task.state = TaskState::AwaitingEnd;
+        if let Some(earlier) = task.timer.replace(timer) {
+            self.timers.cancel(earlier);
+        }
+    }
+
+    /// A crash is charged to the task; after `crashes_max` of them it is over.
+    fn crashed(&mut self, key: TaskKey, how: &str, out: &mut impl Outbox<B>) {
+        let task = self.tasks.at_mut(key.index());
+        if task.state == TaskState::Ended {
+            return self.requeue(key, out);
+        }
+        task.tries += 1;
+        if task.tries < task.crashes_max {
+            return self.requeue(key, out);
+        }
+        let text = alloc::format!("{how} while it ran this task, {} times in all", task.tries);
+        self.release(key);
+        self.finish(key, Status::Crashed, None, EndBody::Text(text.into()), out);
+    }
+
+    fn end_lost(&mut self, key: TaskKey, out: &mut impl Outbox<B>) {
+        self.release(key);
+        if self.tasks.at(key.index()).state == TaskState::Ended {
+            return self.forget_if_over(key);
+        }
+        let text = EndBody::Fixed("its worker was lost: it may or may not have run");
+        self.finish(key, Status::Lost, None, text, out);
+    }
+
+    /// A dead worker is forgotten once its session has ended.
+    pub(crate) fn remove_if_over(&mut self, key: WorkerKey) {
+        let Some(worker) = self.workers.get(key) else { return };
+        if worker.state != WorkerState::Dead || worker.conn.is_some() {
+            return;
+        }
+        debug_assert!(worker.in_flight.is_empty(), "the dead hold nothing");
+        if let Some(mut worker) = self.workers.remove(key) {
+            self.peers.remove(&worker.peer_id);
+            if let Some(timer) = worker.away_timer.take() {
+                self.timers.cancel(timer);
+            }
+        }
+    }
+
+    /// A task's timer went off: its deadline, or the end of its wait for a late end.
+    pub(crate) fn on_task_timer(&mut self, key: TaskKey, out: &mut impl Outbox<B>) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        task.timer = None;
+        match task.state {
+            TaskState::AwaitingEnd => self.end_lost(key, out),
+            TaskState::Pending => self.expire(key, out),
+            TaskState::InFlight => {
+                self.ask_to_stop(key, false, out);
+                self.expire(key, out);
+            }
+            TaskState::Ended => {}
+        }
+    }
+
+    /// Nobody wants the task's result any more.
+    pub(crate) fn expire(&mut self, key: TaskKey, out: &mut impl Outbox<B>) {
+        let text = match self.tasks.at(key.index()).state {
+            TaskState::Pending => "its deadline passed before a worker was free",
+            _ => "its deadline passed while it was with a worker",
+        };
+        self.finish(key, Status::Expired, None, EndBody::Fixed(text), out);
+    }
+}

@@ -1,0 +1,296 @@
+//! Everything that the broker knows, and the few moves that all of `on_*` share: how a task ends, goes
+//! back to waiting, leaves its worker, and is forgotten.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use pinmesh_protocol::command::StageTimes;
+use pinmesh_protocol::id::PeerId;
+use pinmesh_protocol::status::Status;
+
+use crate::client::Client;
+use crate::config::CoreConfig;
+use crate::event::{Body, Conn};
+use crate::group::Group;
+use crate::ledger::Ledger;
+use crate::outbox::Outbox;
+use crate::service::Services;
+use crate::session::{Peer, Sessions};
+use crate::slab::{ClientKey, GroupKey, HostKey, Key, ServiceKey, Slab, TaskKey, WorkerKey};
+use crate::task::{End, EndBody, Task, TaskState};
+use crate::time::Time;
+use crate::timer::TimerWheel;
+use crate::worker::{Host, Place, Worker, WorkerState};
+
+/// What a task costs beside its payload, bytes, so that the memory budget holds for empty payloads too.
+pub(crate) const TASK_OVERHEAD_BYTES: u64 = 512;
+
+/// Why a timer goes off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wake {
+    /// A session may have been silent for too long.
+    Session(Conn),
+    /// A lost client's time is up.
+    ClientLost(ClientKey),
+    /// A worker without a supervisor has had no session for too long.
+    WorkerAway(WorkerKey),
+    /// A worker that gave a task back may be fed again.
+    Unpark(WorkerKey),
+    /// A host's lease ends, or its tasks are to be requeued.
+    Host(HostKey),
+    /// Nobody has served the service for `service_wait`.
+    Service(ServiceKey),
+    /// A task's deadline, or, while it awaits its end, the end of that wait.
+    Task(TaskKey),
+}
+
+/// See the module.
+pub(crate) struct State<B> {
+    pub(crate) config: CoreConfig,
+    pub(crate) now: Time,
+    pub(crate) is_draining: bool,
+    pub(crate) tasks: Slab<TaskKey, Task<B>>,
+    pub(crate) services: Services,
+    pub(crate) groups: Slab<GroupKey, Group>,
+    pub(crate) groups_by_services: BTreeMap<Vec<ServiceKey>, GroupKey>,
+    pub(crate) clients: Slab<ClientKey, Client>,
+    pub(crate) workers: Slab<WorkerKey, Worker>,
+    pub(crate) hosts: Slab<HostKey, Host>,
+    pub(crate) peers: BTreeMap<PeerId, Peer>,
+    pub(crate) places: BTreeMap<Place, WorkerKey>,
+    pub(crate) sessions: Sessions,
+    pub(crate) timers: TimerWheel<Wake>,
+    pub(crate) ledger: Ledger,
+    /// Bytes of everything held, overhead included.
+    pub(crate) bytes: u64,
+}
+
+impl<B: Body> State<B> {
+    pub(crate) fn new(config: CoreConfig) -> Self {
+        Self {
+            services: Services::new(config.services_max),
+            config,
+            now: Time(0),
+            is_draining: false,
+            tasks: Slab::new(),
+            groups: Slab::new(),
+            groups_by_services: BTreeMap::new(),
+            clients: Slab::new(),
+            workers: Slab::new(),
+            hosts: Slab::new(),
+            peers: BTreeMap::new(),
+            places: BTreeMap::new(),
+            sessions: Sessions::new(),
+            timers: TimerWheel::new(),
+            ledger: Ledger::default(),
+            bytes: 0,
+        }
+    }
+
+    /// Ends a task: its client is told, now or as soon as it can be.
+    pub(crate) fn finish(
+        &mut self,
+        key: TaskKey,
+        status: Status,
+        stages: Option<StageTimes>,
+        body: EndBody<B>,
+        out: &mut impl Outbox<B>,
+    ) {
+        self.unqueue(key);
+        let task = self.tasks.at_mut(key.index());
+        assert_ne!(task.state, TaskState::Ended, "a task ends once");
+        if let Some(timer) = task.timer.take() {
+            self.timers.cancel(timer);
+        }
+        task.state = TaskState::Ended;
+        self.bytes -= task.body.take().map_or(0, |body| body.payload_bytes());
+        self.bytes += handler_bytes(&body);
+        task.end = Some(End { status, stages, body });
+        self.ledger.on_end(status);
+        if let Some(stages) = &stages {
+            out.stages(stages);
+        }
+        let Some(owner) = task.client else { unreachable!("only an ended task is acknowledged") };
+        match self.clients.get_mut(owner) {
+            Some(client) => client.results.push(Some(key)),
+            None => return self.forget_if_over(key),
+        }
+        self.send_results(owner, out);
+    }
+
+    /// Sends a client what has ended and is not yet sent, in order.
+    #[inline]
+    pub(crate) fn send_results(&mut self, key: ClientKey, out: &mut impl Outbox<B>) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(conn) = client.conn.filter(|_| !client.is_full) else { return };
+        while let Some(next) = client.results.next_unsent() {
+            let Some(task) = next.and_then(|key| self.tasks.get(key)) else { continue };
+            if let Some((head, body)) = task.result() {
+                out.result(conn, &head, body);
+            }
+        }
+    }
+
+    /// Puts an attempt's task back to the front of its queue, unharmed; a task that nobody waits for
+    /// any more ends instead.
+    pub(crate) fn requeue(&mut self, key: TaskKey, out: &mut impl Outbox<B>) {
+        self.release(key);
+        let task = self.tasks.at_mut(key.index());
+        if task.state == TaskState::Ended {
+            self.forget_if_over(key);
+            return;
+        }
+        debug_assert_ne!(task.state, TaskState::Pending, "only an attempt goes back");
+        self.ledger.requeued += 1;
+        let (task_client, is_cancelled) = (task.client, task.is_cancelled);
+        if is_cancelled || !self.is_wanted(task_client) {
+            let text = EndBody::Fixed("cancelled before it was started");
+            self.finish(key, Status::Cancelled, None, text, out);
+            return;
+        }
+        let task = self.tasks.at_mut(key.index());
+        task.state = TaskState::Pending;
+        let (service, priority) = (task.service, task.priority);
+        let waiting = &mut self.services.at_mut(service).waiting;
+        waiting.push_front(&mut self.tasks, key.index(), priority);
+        self.watch_service(service);
+    }
+
+    /// Takes a task out of its service's queue, if it stands there.
+    pub(crate) fn unqueue(&mut self, key: TaskKey) {
+        let task = self.tasks.at(key.index());
+        if task.state == TaskState::Pending {
+            let (service, priority) = (task.service, task.priority);
+            let waiting = &mut self.services.at_mut(service).waiting;
+            waiting.remove(&mut self.tasks, key.index(), priority);
+        }
+    }
+
+    /// The worker of this attempt is no longer busy with it.
+    #[inline]
+    pub(crate) fn release(&mut self, key: TaskKey) {
+        let task = self.tasks.at_mut(key.index());
+        if !task.occupies {
+            return;
+        }
+        task.occupies = false;
+        let (index, bytes) = (task.worker.index(), task.payload_bytes);
+        self.unlist(index);
+        let worker = self.workers.at_mut(index);
+        worker.in_flight.remove(&mut self.tasks, key.index());
+        worker.in_flight_bytes -= bytes;
+        if worker.in_flight.is_empty() {
+            worker.max_runtime = crate::time::Span(0);
+        }
+        self.list(index);
+    }
+
+    /// Occupies a worker with an attempt.
+    #[inline]
+    pub(crate) fn occupy(&mut self, key: TaskKey, index: u32) {
+        self.unlist(index);
+        let task = self.tasks.at_mut(key.index());
+        let (bytes, max_runtime) = (task.payload_bytes, task.max_runtime);
+        task.state = TaskState::InFlight;
+        task.occupies = true;
+        task.worker = self.workers.key_at(index);
+        let worker = self.workers.at_mut(index);
+        worker.in_flight.push_back(&mut self.tasks, key.index());
+        worker.in_flight_bytes += bytes;
+        worker.max_runtime = worker.max_runtime.max(max_runtime);
+        self.list(index);
+    }
+
+    /// Offers a worker's credit to its group, if it has any.
+    #[inline]
+    pub(crate) fn list(&mut self, index: u32) {
+        let worker = self.workers.at(index);
+        if worker.level.is_none()
+            && worker.has_credit()
+            && let Some(group) = worker.group.and_then(|group| self.groups.get_mut(group))
+        {
+            group.list(&mut self.workers, index);
+        }
+    }
+
+    /// Takes that offer back.
+    #[inline]
+    pub(crate) fn unlist(&mut self, index: u32) {
+        let worker = self.workers.at(index);
+        if worker.level.is_some()
+            && let Some(group) = worker.group.and_then(|group| self.groups.get_mut(group))
+        {
+            group.unlist(&mut self.workers, index);
+        }
+    }
+
+    /// Forgets a task that has ended once neither its client nor a worker has anything to do with it.
+    #[inline]
+    pub(crate) fn forget_if_over(&mut self, key: TaskKey) {
+        let Some(task) = self.tasks.get(key) else { return };
+        if task.state != TaskState::Ended || task.occupies || self.is_wanted(task.client) {
+            return;
+        }
+        if let Some(task) = self.tasks.remove(key) {
+            self.bytes -= TASK_OVERHEAD_BYTES;
+            self.bytes -= task.end.map_or(0, |end| handler_bytes(&end.body));
+        }
+    }
+
+    fn is_wanted(&self, client: Option<ClientKey>) -> bool {
+        client.is_some_and(|key| self.clients.get(key).is_some())
+    }
+
+    /// A worker leaves its group and its place; late ends may still come in its session.
+    pub(crate) fn bury(&mut self, index: u32) {
+        self.unlist(index);
+        self.leave_group(index);
+        let key = self.workers.key_at(index);
+        let worker = self.workers.at_mut(index);
+        worker.state = WorkerState::Dead;
+        if let Some(place) = worker.place()
+            && self.places.get(&place) == Some(&key)
+        {
+            self.places.remove(&place);
+        }
+    }
+
+    /// Takes a worker out of its group; services that nobody serves any more start to wait.
+    pub(crate) fn leave_group(&mut self, index: u32) {
+        self.unlist(index);
+        let Some(group_key) = self.workers.at_mut(index).group.take() else { return };
+        let Some(group) = self.groups.get_mut(group_key) else { return };
+        group.workers -= 1;
+        if group.workers > 0 {
+            return;
+        }
+        let Some(group) = self.groups.remove(group_key) else { return };
+        self.groups_by_services.remove(&group.services);
+        for service_key in group.services {
+            let service = self.services.at_mut(service_key);
+            service.groups.retain(|key| *key != group_key);
+            if service.groups.is_empty() {
+                service.unserved_since = self.now;
+            }
+            self.watch_service(service_key);
+        }
+    }
+
+    /// Starts the wait of a service that nobody serves and somebody waits for.
+    pub(crate) fn watch_service(&mut self, key: ServiceKey) {
+        let service = self.services.at_mut(key);
+        if service.timer.is_none() && service.groups.is_empty() && service.waiting.len() > 0 {
+            let at = service.unserved_since.after(self.config.service_wait).max(self.now);
+            service.timer = Some(self.timers.set(at, Wake::Service(key)));
+        }
+    }
+}
+
+/// Bytes that an outcome occupies.
+pub(crate) fn handler_bytes<B: Body>(body: &EndBody<B>) -> u64 {
+    match body {
+        EndBody::Handler(body) => body.payload_bytes(),
+        EndBody::Fixed(_) => 0,
+        EndBody::Text(text) => text.len() as u64,
+    }
+}

@@ -1,0 +1,124 @@
+//! A task from its acceptance to the acknowledgement of its end.
+
+use alloc::boxed::Box;
+
+use pinmesh_protocol::command::StageTimes;
+use pinmesh_protocol::id::{Dispatch, Priority, RequestId, Submission};
+use pinmesh_protocol::status::Status;
+
+use crate::list::{Linked, Links};
+use crate::outbox::{ResultBody, ResultHead};
+use crate::slab::{ClientKey, ServiceKey, TimerKey, WorkerKey};
+use crate::time::{Span, Time};
+
+/// Where a task stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TaskState {
+    /// In its service's queue.
+    Pending,
+    /// Sent to `Task::worker`, which has not said how it ended.
+    InFlight,
+    /// Its worker is gone after it had started; its DONE may yet come (at-most-once only).
+    AwaitingEnd,
+    /// Has its outcome. A worker may still be busy with it (`Task::occupies`).
+    Ended,
+}
+
+/// How a task ended, kept until the client has acknowledged it.
+#[derive(Debug)]
+pub(crate) struct End<B> {
+    pub(crate) status: Status,
+    pub(crate) stages: Option<StageTimes>,
+    pub(crate) body: EndBody<B>,
+}
+
+/// What the client is told beside the status.
+#[derive(Debug)]
+pub(crate) enum EndBody<B> {
+    /// The handler's words.
+    Handler(B),
+    /// The mesh's.
+    Fixed(&'static str),
+    /// The mesh's, with particulars.
+    Text(Box<str>),
+}
+
+impl<B> EndBody<B> {
+    pub(crate) fn as_result(&self) -> ResultBody<'_, B> {
+        match self {
+            Self::Handler(body) => ResultBody::Handler(body),
+            Self::Fixed(text) => ResultBody::Text(text),
+            Self::Text(text) => ResultBody::Text(text),
+        }
+    }
+}
+
+/// See the module.
+pub(crate) struct Task<B> {
+    /// Who waits for it; `None` once its end is acknowledged.
+    pub(crate) client: Option<ClientKey>,
+    pub(crate) request_id: RequestId,
+    pub(crate) submission: Submission,
+    pub(crate) service: ServiceKey,
+    pub(crate) priority: Priority,
+    pub(crate) is_at_most_once: bool,
+    pub(crate) is_cancelled: bool,
+    /// Set and read within one READY.
+    pub(crate) is_listed: bool,
+    pub(crate) state: TaskState,
+    /// In the in-flight list of `worker`.
+    pub(crate) occupies: bool,
+    /// Numbers the sendings; 0 before the first.
+    pub(crate) dispatch: Dispatch,
+    /// Starts that ended badly.
+    pub(crate) tries: u32,
+    /// Crashes after which it ends.
+    pub(crate) crashes_max: u32,
+    /// Whom the last dispatch went to; meaningful once `dispatch` is 1 or more.
+    pub(crate) worker: WorkerKey,
+    pub(crate) received_at: Time,
+    pub(crate) dispatched_at: Time,
+    pub(crate) deadline: Option<Time>,
+    pub(crate) max_runtime: Span,
+    pub(crate) timer: Option<TimerKey>,
+    /// Bytes of payload of the task, which its client's window counts until the end is acknowledged.
+    pub(crate) payload_bytes: u64,
+    /// The input; gone once the task has ended.
+    pub(crate) body: Option<B>,
+    pub(crate) end: Option<End<B>>,
+    pub(crate) links: Links,
+}
+
+impl<B> Linked for Task<B> {
+    fn links(&self) -> Links {
+        self.links
+    }
+    fn links_mut(&mut self) -> &mut Links {
+        &mut self.links
+    }
+}
+
+impl<B> Task<B> {
+    /// Whether the end of its latest dispatch may still end it.
+    pub(crate) fn is_open(&self) -> bool {
+        match self.state {
+            TaskState::Pending => self.dispatch.0 > 0,
+            TaskState::InFlight | TaskState::AwaitingEnd => true,
+            TaskState::Ended => false,
+        }
+    }
+
+    /// RESULT of an ended task.
+    pub(crate) fn result(&self) -> Option<(ResultHead, ResultBody<'_, B>)> {
+        let end = self.end.as_ref()?;
+        let head = ResultHead {
+            request_id: self.request_id,
+            submission: self.submission,
+            status: end.status,
+            tries: self.tries,
+            stages: end.stages,
+            retry_after_ns: None,
+        };
+        Some((head, end.body.as_result()))
+    }
+}

@@ -1,0 +1,130 @@
+//! Workers and hosts, as the broker knows them.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use pinmesh_protocol::id::{Incarnation, PeerId, Slot};
+
+use crate::event::Conn;
+use crate::list::{Linked, Links, List};
+use crate::slab::{GroupKey, ServiceKey, TimerKey};
+use crate::time::{Span, Time};
+
+/// Which process of which host: host, slot, incarnation.
+pub(crate) type Place = (PeerId, Slot, Incarnation);
+
+/// What keeps a worker from being sent tasks, or nothing does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum WorkerState {
+    /// It has said HELLO and not READY, or not every part of it.
+    Greeting,
+    /// It serves.
+    Serving,
+    /// It has no session; its supervisor says that it lives, or has yet to speak.
+    Away,
+    /// Its process is gone; only late ends may still come.
+    Dead,
+}
+
+/// One worker process.
+pub(crate) struct Worker {
+    pub(crate) peer_id: PeerId,
+    pub(crate) conn: Option<Conn>,
+    pub(crate) state: WorkerState,
+    /// `None`: it has no supervisor.
+    pub(crate) host: Option<PeerId>,
+    pub(crate) slot: Slot,
+    pub(crate) incarnation: Incarnation,
+    /// In the order of its READY: an alias of TASK is an index here.
+    pub(crate) services: Vec<ServiceKey>,
+    pub(crate) group: Option<GroupKey>,
+    pub(crate) window_tasks: u32,
+    pub(crate) window_bytes: u64,
+    pub(crate) in_flight: List,
+    pub(crate) in_flight_bytes: u64,
+    /// The longest max runtime among what it was sent since it was last idle.
+    pub(crate) max_runtime: Span,
+    /// Its batch could not be sent.
+    pub(crate) is_full: bool,
+    /// It gave a task back: fed no more before this.
+    pub(crate) parked_until: Option<Time>,
+    /// The host's lease runs.
+    pub(crate) has_lease: bool,
+    /// The level of its group under which it is listed.
+    pub(crate) level: Option<u16>,
+    /// The part of READY that comes next.
+    pub(crate) next_part: u32,
+    /// Runs while it has neither supervisor nor session.
+    pub(crate) away_timer: Option<TimerKey>,
+    pub(crate) links: Links,
+}
+
+impl Linked for Worker {
+    fn links(&self) -> Links {
+        self.links
+    }
+    fn links_mut(&mut self) -> &mut Links {
+        &mut self.links
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(peer_id: PeerId, conn: Conn) -> Self {
+        Self {
+            peer_id,
+            conn: Some(conn),
+            state: WorkerState::Greeting,
+            host: None,
+            slot: Slot(0),
+            incarnation: Incarnation(0),
+            services: Vec::new(),
+            group: None,
+            window_tasks: 0,
+            window_bytes: 0,
+            in_flight: List::EMPTY,
+            in_flight_bytes: 0,
+            max_runtime: Span(0),
+            is_full: false,
+            parked_until: None,
+            has_lease: false,
+            level: None,
+            next_part: 0,
+            away_timer: None,
+            links: Links::NONE,
+        }
+    }
+
+    /// Whether it may be sent another task.
+    pub(crate) fn has_credit(&self) -> bool {
+        self.state == WorkerState::Serving
+            && self.has_lease
+            && !self.is_full
+            && self.parked_until.is_none()
+            && self.in_flight.len() < self.window_tasks
+            && (self.in_flight_bytes < self.window_bytes || self.in_flight.is_empty())
+    }
+
+    /// Whether a task of so many bytes fits its window; one task always does.
+    pub(crate) fn fits(&self, bytes: u64) -> bool {
+        self.in_flight.is_empty() || self.in_flight_bytes + bytes <= self.window_bytes
+    }
+
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.host.map(|host| (host, self.slot, self.incarnation))
+    }
+}
+
+/// One supervisor and the lease that it has.
+pub(crate) struct Host {
+    pub(crate) peer_id: PeerId,
+    pub(crate) conn: Option<Conn>,
+    /// When its heartbeat was last echoed, from which its lease counts here.
+    pub(crate) echoed_at: Time,
+    /// Its workers may be sent tasks.
+    pub(crate) has_lease: bool,
+    /// It has said HOST in this session: only then does a heartbeat give it its lease.
+    pub(crate) is_listed: bool,
+    /// The latest incarnation of each slot that is known to be gone: its READY comes too late.
+    pub(crate) gone: BTreeMap<Slot, Incarnation>,
+    pub(crate) timer: TimerKey,
+}
