@@ -7,6 +7,7 @@
 //! work in between. Each socket keeps a flag for this, and [`Poller::wait`] obeys it.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::event::Source;
@@ -61,6 +62,8 @@ pub struct Poller {
     events: Events,
     sockets: Vec<Token>,
     others: Vec<Token>,
+    // Kept: a waker that is dropped takes back the wake-ups not seen yet.
+    waker: Option<(Token, Arc<Waker>)>,
     waits_since_look: u32,
 }
 
@@ -75,6 +78,7 @@ impl Poller {
             events: Events::with_capacity(EVENTS_MAX),
             sockets: Vec::new(),
             others: Vec::new(),
+            waker: None,
             waits_since_look: 0,
         })
     }
@@ -86,12 +90,26 @@ impl Poller {
         self.poll.registry()
     }
 
-    /// A handle with which other threads end [`wait`](Self::wait). At most one a poller.
+    /// A handle with which other threads end [`wait`](Self::wait). It can be asked for again, and
+    /// what it woke for is not lost when the handles are dropped.
     ///
     /// # Errors
-    /// The system is out of descriptors.
-    pub fn waker(&self, token: Token) -> Result<Waker> {
-        Waker::new(self.poll.registry(), token).map_err(|source| failed("make a waker", source))
+    /// There is a waker with another token, or the system is out of descriptors.
+    pub fn waker(&mut self, token: Token) -> Result<Arc<Waker>> {
+        match &self.waker {
+            Some((known, waker)) if *known == token => Ok(waker.clone()),
+            Some(_) => {
+                let source = io::Error::new(io::ErrorKind::AlreadyExists, "there is one already");
+                Err(failed("make a waker", source))
+            }
+            None => {
+                let waker = Waker::new(self.poll.registry(), token)
+                    .map_err(|source| failed("make a waker", source))?;
+                let waker = Arc::new(waker);
+                self.waker = Some((token, waker.clone()));
+                Ok(waker)
+            }
+        }
     }
 
     /// Adds a socket. From here on every [`wait`](Self::wait) must be given it.
