@@ -2,5 +2,6 @@
 
 mod error;
 pub mod page;
+pub mod process;
 
 pub use error::PageError;
