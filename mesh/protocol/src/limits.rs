@@ -19,6 +19,8 @@ pub const PAYLOAD_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const FRAMES_MAX: usize = 64;
 /// The longest header of a command that carries a payload, payload excluded, bytes.
 pub const HEADER_BYTES_MAX: usize = 4 * 1024;
+/// The longest options of a task, bytes; leaves room for the rest of a TASK's header.
+pub const OPTIONS_BYTES_MAX: usize = 3 * 1024;
 /// The longest name of a service, bytes of UTF-8.
 pub const SERVICE_BYTES_MAX: usize = 128;
 /// The longest name of a peer, bytes of UTF-8.
@@ -31,10 +33,12 @@ pub const KEY_BYTES_MAX: usize = 128;
 pub const SERVICES_MAX: usize = 256;
 /// Attempts that one READY, LOST, RECALL or RECALLED may name; longer lists go in parts.
 pub const LIST_MAX: usize = 1024;
-/// Workers that one HOST may name.
+/// Workers, and CPUs, that one HOST may name.
 pub const WORKERS_MAX: usize = 1024;
 /// Nesting of MessagePack values below a command: options and what a later version may add.
 pub const DEPTH_MAX: usize = 8;
+/// Nesting of MessagePack values in a user payload that the helpers of [`crate::payload`] take.
+pub const PAYLOAD_DEPTH_MAX: usize = 64;
 /// The most tasks that a window may grant.
 pub const WINDOW_TASKS_MAX: u32 = 1_000_000;
 /// Rate at which a payload over [`FRAME_BYTES_MAX`] is taken to move when a sender announces its

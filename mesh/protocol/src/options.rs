@@ -1,5 +1,8 @@
 //! What a client may ask of one task beyond its service, priority and deadline.
 
+#[cfg(feature = "serde")]
+use crate::error::DecodeError;
+
 /// Options of a task, a MessagePack map on the wire; a key that is absent keeps the default.
 ///
 /// A broker refuses a task with a key that it does not know (status REFUSED): an option that is
@@ -32,5 +35,47 @@ impl TaskOptions {
     /// Whether every option has its default; such options travel as nil.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+#[cfg(feature = "serde")]
+impl TaskOptions {
+    /// Reads the options of a SUBMIT or TASK.
+    ///
+    /// # Errors
+    /// Bytes that are not one map, a key that this version does not know or that comes twice, a
+    /// value of another type, or a 0 where that would have to mean "unlimited".
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        use crate::cursor::{Cursor, marker};
+        use crate::error::Expected;
+        use crate::limits::{DEPTH_MAX, OPTIONS_BYTES_MAX};
+
+        const WHAT: &str = "options";
+        if bytes.len() > OPTIONS_BYTES_MAX {
+            let (value, max) = (bytes.len() as u64, OPTIONS_BYTES_MAX as u64);
+            return Err(DecodeError::TooLarge { field: WHAT, at: 0, value, max });
+        }
+        let cursor = Cursor::new(bytes);
+        // serde would take an array for the struct too; on the wire it is a map.
+        match cursor.peek(WHAT)? {
+            marker::FIXMAP..=0x8f | marker::MAP16 | marker::MAP32 => {}
+            _ => return Err(cursor.wrong_type(WHAT, Expected::Map)),
+        }
+        let options: Self = crate::payload::one_value(bytes, WHAT, DEPTH_MAX)?;
+        let zero =
+            |field| DecodeError::OutOfRange { field, at: 0, value: 0, min: 1, max: u64::MAX };
+        if options.max_runtime_ns == Some(0) {
+            return Err(zero("options.max_runtime_ns"));
+        }
+        if options.tries_max == Some(0) {
+            return Err(zero("options.tries_max"));
+        }
+        Ok(options)
+    }
+
+    /// The map of the options that do not have their default.
+    pub fn encode(&self) -> alloc::vec::Vec<u8> {
+        // Writing two bools and two integers into memory cannot fail.
+        rmp_serde::to_vec_named(self).unwrap_or_else(|_| alloc::vec![0x80])
     }
 }
