@@ -1,1 +1,33 @@
-fn main() {}
+//! The `pinmesh` command: submits tasks, and runs the other programs of the mesh.
+#![forbid(unsafe_code)]
+
+mod args;
+mod external;
+mod failure;
+mod inputs;
+mod output;
+mod progress;
+mod tasks;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ended = match &cli.command {
+        Command::Call(args) => tasks::call(&cli.connection, args),
+        Command::Map(args) => tasks::map(&cli.connection, args),
+        Command::Ping(args) => tasks::ping(&cli.connection, args),
+        Command::External(words) => Err(external::run(words)),
+    };
+    match ended {
+        Ok(code) => code.into(),
+        Err(failure) => {
+            progress::say(format!("pinmesh: {}", failure.message).as_bytes());
+            failure.code.into()
+        }
+    }
+}

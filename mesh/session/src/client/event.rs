@@ -193,8 +193,8 @@ pub trait ClientOutbox<B> {
     fn disconnect(&mut self, link: LinkId);
     /// Sends a command without payload.
     fn send(&mut self, link: LinkId, command: &ToBroker<'_>);
-    /// Sends a request.
-    fn submit(&mut self, link: LinkId, header: &SubmitHeader<'_>, body: &B);
+    /// Sends a request. The body is mutable so that its bytes can be shared instead of copied.
+    fn submit(&mut self, link: LinkId, header: &SubmitHeader<'_>, body: &mut B);
     /// A request has ended: told exactly once for each.
     fn resolve(&mut self, request_id: RequestId, body: B, outcome: Outcome<'_>);
     /// The answer to a ping.

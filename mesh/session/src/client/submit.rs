@@ -193,7 +193,7 @@ impl<B> Client<B> {
             content_type: request.content_type,
             options: request.options.as_deref(),
         };
-        outbox.submit(to, &header, &request.body);
+        outbox.submit(to, &header, &mut request.body);
     }
 
     /// The submission after the latest: the request is handed in under a new meaning.

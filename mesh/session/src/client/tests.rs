@@ -74,7 +74,7 @@ impl ClientOutbox<u32> for Recorded {
         });
     }
 
-    fn submit(&mut self, to: LinkId, header: &SubmitHeader<'_>, body: &u32) {
+    fn submit(&mut self, to: LinkId, header: &SubmitHeader<'_>, body: &mut u32) {
         self.names += u32::from(matches!(header.service, ServiceRef::Name(_)));
         let (id, submission) = (header.request_id, header.submission);
         let left = header.deadline_ns;

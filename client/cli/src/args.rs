@@ -1,0 +1,156 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use humantime::parse_duration;
+use pinmesh_client::DEFAULT_BROKER;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  everything that was asked for was done
+  1  a task failed, did not end in time, or an input could not be read
+  2  the command line is wrong, or there is no such command
+  3  no broker could be reached, or it refused the session
+  4  the output could not be written
+
+`pinmesh NAME` runs the program `pinmesh-NAME` beside this one or on the PATH, so that
+`pinmesh broker`, `pinmesh worker` and `pinmesh bench` work where those are installed.";
+
+/// Submits tasks to a pinmesh broker.
+#[derive(Debug, Parser)]
+#[command(name = "pinmesh", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How to reach the mesh.
+#[derive(Debug, Args)]
+pub(crate) struct Connection {
+    /// Broker to submit to, tcp://HOST:PORT or ipc:///PATH; repeat it, or separate by commas, to
+    /// spread tasks over several
+    #[arg(
+        long = "broker",
+        value_name = "ENDPOINT",
+        env = "PINMESH_BROKER",
+        default_value = DEFAULT_BROKER,
+        value_delimiter = ',',
+        global = true
+    )]
+    pub(crate) brokers: Vec<String>,
+    /// How long to wait for a broker before giving up with exit code 3
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "60s",
+        value_parser = parse_duration,
+        global = true
+    )]
+    pub(crate) connect_timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run one task and print its output
+    #[command(after_help = EXIT_CODES)]
+    Call(Call),
+    /// Run one task for each file or line and print the outputs as they come
+    #[command(after_help = EXIT_CODES)]
+    Map(Map),
+    /// Measure round trips to the broker
+    #[command(after_help = EXIT_CODES)]
+    Ping(Ping),
+    /// `pinmesh-NAME`, beside this program or on the PATH
+    #[command(external_subcommand)]
+    External(Vec<OsString>),
+}
+
+/// What payloads are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Format {
+    /// Bytes as they are; MessagePack outputs are printed as JSON
+    Raw,
+    /// JSON text here, MessagePack to the handler and back
+    Json,
+    /// MessagePack bytes, in and out, as they are
+    Msgpack,
+}
+
+/// How tasks are to run.
+#[derive(Debug, Args)]
+pub(crate) struct TaskArgs {
+    /// What payloads are
+    #[arg(long, value_enum, default_value_t = Format::Raw)]
+    pub(crate) format: Format,
+    /// Urgency, 1 to 10; 10 goes first
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=10))]
+    pub(crate) priority: u8,
+    /// After so long a task is of no use and ends EXPIRED, counted from its submission [default:
+    /// none]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) deadline: Option<Duration>,
+    /// How long to wait for the output, in a map for the next one; what has not ended is then
+    /// cancelled, with exit code 1 [default: for ever]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// The longest that one attempt may run before its worker is killed [default: the broker's,
+    /// 1h]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) max_runtime: Option<Duration>,
+    /// Never run a task again after its worker or broker was lost; it then ends LOST
+    #[arg(long)]
+    pub(crate) at_most_once: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Call {
+    /// The service to call
+    pub(crate) service: String,
+    /// The input: text, `-` for standard input, `@FILE` for a file's content
+    #[arg(default_value = "", hide_default_value = true)]
+    pub(crate) payload: OsString,
+    #[command(flatten)]
+    pub(crate) task: TaskArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("inputs").required(true))]
+pub(crate) struct Map {
+    /// The service to run
+    pub(crate) service: String,
+    /// Files, one a task; folders stand for the files in them, sorted, without symbolic links
+    #[arg(long, value_name = "PATH", num_args = 1.., group = "inputs")]
+    pub(crate) files: Vec<PathBuf>,
+    /// A file of lines, one a task; `-` for standard input
+    #[arg(long, value_name = "FILE", group = "inputs")]
+    pub(crate) lines: Option<PathBuf>,
+    /// The most tasks under way at a time
+    #[arg(long, value_name = "TASKS", default_value_t = 256,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) window: u32,
+    /// What to print for each task: {result}, {input}, {index}, \t, \n, \0, \\, {{ and }}; a line
+    /// end follows
+    #[arg(long, value_name = "TEMPLATE", default_value = "{result}  {input}")]
+    pub(crate) output_format: crate::output::Template,
+    #[command(flatten)]
+    pub(crate) task: TaskArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ping {
+    /// How many round trips
+    #[arg(short, long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: u32,
+    /// The pause between two
+    #[arg(short, long, value_name = "DURATION", default_value = "200ms",
+        value_parser = parse_duration)]
+    pub(crate) interval: Duration,
+    /// How long to wait for each echo
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
+    pub(crate) timeout: Duration,
+}

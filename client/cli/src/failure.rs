@@ -1,0 +1,51 @@
+//! What ends the command early, and with which exit code.
+
+use std::io;
+
+use pinmesh_client::Error;
+
+pub(crate) const OK: u8 = 0;
+pub(crate) const TASK_FAILED: u8 = 1;
+pub(crate) const USAGE: u8 = 2;
+pub(crate) const UNREACHABLE: u8 = 3;
+pub(crate) const OUTPUT: u8 = 4;
+
+/// A message for standard error and an exit code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) message: String,
+    pub(crate) code: u8,
+}
+
+impl Failure {
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: USAGE }
+    }
+
+    pub(crate) fn task(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: TASK_FAILED }
+    }
+
+    /// Standard output is gone or full.
+    pub(crate) fn output(error: &io::Error) -> Self {
+        let remedy = match error.kind() {
+            io::ErrorKind::BrokenPipe => "its reader has closed it; let it read to the end",
+            io::ErrorKind::StorageFull => "make room, or write to another file system",
+            _ => "see where it leads",
+        };
+        let message = format!("cannot write to standard output: {error}: {remedy}");
+        Self { message, code: OUTPUT }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let code = match error {
+            Error::Unreachable { .. } | Error::SessionRefused { .. } => UNREACHABLE,
+            Error::Invalid { .. } => USAGE,
+            Error::Transport(_) | Error::System { .. } => UNREACHABLE,
+            _ => TASK_FAILED,
+        };
+        Self { message: error.to_string(), code }
+    }
+}

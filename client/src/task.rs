@@ -1,0 +1,339 @@
+//! One task, or many of the same kind, with options.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use pinmesh_protocol::TaskOptions;
+use pinmesh_protocol::id::{ContentType, Priority, RequestId};
+use pinmesh_session::Time;
+use pinmesh_session::client::{NewRequest, ServiceId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::completion::{Completions, Slot, Ticket};
+use crate::handle::{Decoder, Handle};
+use crate::payload::{Bytes, Input, RawReply, Reply, decode, encode, keep_raw};
+use crate::shared::{Body, Shared};
+use crate::{Error, Result};
+
+/// What to run and how. Made by [`Client::task`](crate::Client::task); an option out of its range
+/// is told by the call that hands the task in.
+#[derive(Debug)]
+pub struct Task<'c> {
+    shared: &'c Arc<Shared>,
+    service: Result<ServiceId>,
+    priority: Priority,
+    deadline: Option<Duration>,
+    timeout: Option<Duration>,
+    content_type: Option<ContentType>,
+    options: TaskOptions,
+    /// The options as they travel; made at first use.
+    encoded: OnceLock<Option<Arc<[u8]>>>,
+    shows_busy: bool,
+    fault: Option<Error>,
+}
+
+/// What to do while the client's window is full.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WhenFull {
+    Wait,
+    Fail,
+}
+
+impl<'c> Task<'c> {
+    pub(crate) fn new(shared: &'c Arc<Shared>, service: &str) -> Self {
+        Self {
+            shared,
+            service: shared.service(service),
+            priority: Priority::default(),
+            deadline: None,
+            timeout: None,
+            content_type: None,
+            options: TaskOptions::default(),
+            encoded: OnceLock::new(),
+            shows_busy: false,
+            fault: None,
+        }
+    }
+
+    /// From 1 to 10, the most urgent. Default: 5.
+    #[must_use]
+    pub fn priority(mut self, priority: u8) -> Self {
+        match Priority::new(priority) {
+            Some(priority) => self.priority = priority,
+            None => {
+                let remedy = "must be from 1 to 10, the most urgent";
+                self.fault = Some(Error::invalid("priority", priority, remedy));
+            }
+        }
+        self
+    }
+
+    /// After so long nobody wants the result: the task ends [`Error::Expired`]. Counts from the
+    /// moment that it is handed in. Default: none.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// The longest that a `call` waits: the task is then cancelled and the call ends
+    /// [`Error::WaitTimedOut`]. Default: for ever.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// The longest that one attempt may run before it is killed. Default: the broker's, 1 h.
+    #[must_use]
+    pub fn max_runtime(mut self, max_runtime: Duration) -> Self {
+        let ns = u64::try_from(max_runtime.as_nanos()).unwrap_or(u64::MAX);
+        if ns == 0 {
+            let remedy = "must be longer than nothing";
+            self.fault = Some(Error::invalid("max_runtime", "0", remedy));
+        }
+        self.set(|options| options.max_runtime_ns = Some(ns))
+    }
+
+    /// Starts that may end badly before the task ends for good, 1 or more. Default: the broker's, 3.
+    #[must_use]
+    pub fn tries_max(mut self, tries_max: u32) -> Self {
+        if tries_max == 0 {
+            self.fault = Some(Error::invalid("tries_max", 0, "must be 1 or more"));
+        }
+        self.set(|options| options.tries_max = Some(tries_max))
+    }
+
+    /// Never run it again after a loss: it then ends [`Error::Lost`].
+    #[must_use]
+    pub fn at_most_once(self) -> Self {
+        self.set(|options| options.at_most_once = true)
+    }
+
+    /// Tell [`Error::Busy`] instead of waiting and handing the task in again.
+    #[must_use]
+    pub fn show_busy(mut self) -> Self {
+        self.shows_busy = true;
+        self
+    }
+
+    /// What raw bytes are encoded in. Default: [`ContentType::RAW`] for the raw calls; the others
+    /// are MessagePack.
+    #[must_use]
+    pub fn content_type(mut self, content_type: ContentType) -> Self {
+        self.content_type = Some(content_type);
+        self
+    }
+
+    fn set(mut self, set: impl FnOnce(&mut TaskOptions)) -> Self {
+        set(&mut self.options);
+        self.encoded = OnceLock::new();
+        self
+    }
+
+    /// Runs it and waits for its output.
+    ///
+    /// # Errors
+    /// How else it ended.
+    pub fn call<In, Out>(&self, input: &In) -> Result<Out>
+    where
+        In: Serialize + ?Sized,
+        Out: DeserializeOwned,
+    {
+        self.call_reply(input).map(|reply| reply.value)
+    }
+
+    /// Runs it and waits for its output and how that came about.
+    ///
+    /// # Errors
+    /// How else it ended.
+    pub fn call_reply<In, Out>(&self, input: &In) -> Result<Reply<Out>>
+    where
+        In: Serialize + ?Sized,
+        Out: DeserializeOwned,
+    {
+        self.await_call(self.call_async(input)?)
+    }
+
+    /// Runs it on raw bytes and waits for its raw output.
+    ///
+    /// # Errors
+    /// How else it ended.
+    pub fn call_raw(&self, input: Vec<u8>) -> Result<RawReply> {
+        self.await_call(self.submit_raw(input)?.cancelling_on_drop())
+    }
+
+    fn await_call<T>(&self, mut handle: Handle<T>) -> Result<Reply<T>> {
+        match self.timeout {
+            None => handle.wait_reply(),
+            Some(timeout) => handle.wait_reply_timeout(timeout),
+        }
+    }
+
+    /// Hands it in. The handle is the call's future; dropping it cancels the task.
+    ///
+    /// # Errors
+    /// Those of [`submit`](Self::submit).
+    pub fn call_async<In, Out>(&self, input: &In) -> Result<Handle<Out>>
+    where
+        In: Serialize + ?Sized,
+        Out: DeserializeOwned,
+    {
+        self.submit(input).map(Handle::cancelling_on_drop)
+    }
+
+    /// Hands it in; waits only while the client's window is full.
+    ///
+    /// # Errors
+    /// The input cannot be encoded or is too long, an option is out of its range, or the client is
+    /// closed.
+    pub fn submit<In, Out>(&self, input: &In) -> Result<Handle<Out>>
+    where
+        In: Serialize + ?Sized,
+        Out: DeserializeOwned,
+    {
+        self.hand_in(encode(input)?, ContentType::MSGPACK, decode, WhenFull::Wait)
+    }
+
+    /// Hands it in without ever waiting.
+    ///
+    /// # Errors
+    /// [`Error::Full`] while the client's window is; and those of [`submit`](Self::submit).
+    pub fn try_submit<In, Out>(&self, input: &In) -> Result<Handle<Out>>
+    where
+        In: Serialize + ?Sized,
+        Out: DeserializeOwned,
+    {
+        self.hand_in(encode(input)?, ContentType::MSGPACK, decode, WhenFull::Fail)
+    }
+
+    /// Hands it in with raw bytes.
+    ///
+    /// # Errors
+    /// Those of [`submit`](Self::submit).
+    pub fn submit_raw(&self, input: Vec<u8>) -> Result<Handle<Bytes>> {
+        let content_type = self.content_type.unwrap_or(ContentType::RAW);
+        self.hand_in(input, content_type, keep_raw, WhenFull::Wait)
+    }
+
+    /// Hands it in with raw bytes, without ever waiting.
+    ///
+    /// # Errors
+    /// Those of [`try_submit`](Self::try_submit).
+    pub fn try_submit_raw(&self, input: Vec<u8>) -> Result<Handle<Bytes>> {
+        let content_type = self.content_type.unwrap_or(ContentType::RAW);
+        self.hand_in(input, content_type, keep_raw, WhenFull::Fail)
+    }
+
+    /// Hands it in with raw bytes; its end goes to the queue with `token`. Waits only while the
+    /// client's window is full.
+    ///
+    /// # Errors
+    /// Those of [`submit`](Self::submit). Nothing goes to the queue then.
+    pub fn submit_raw_to(
+        &self,
+        queue: &Completions,
+        token: u64,
+        input: Vec<u8>,
+    ) -> Result<RequestId> {
+        let content_type = self.content_type.unwrap_or(ContentType::RAW);
+        self.send_to(queue, token, input, content_type, WhenFull::Wait)
+    }
+
+    /// As [`submit_raw_to`](Self::submit_raw_to), without ever waiting.
+    ///
+    /// # Errors
+    /// Those of [`try_submit`](Self::try_submit). Nothing goes to the queue then.
+    pub fn try_submit_raw_to(
+        &self,
+        queue: &Completions,
+        token: u64,
+        input: Vec<u8>,
+    ) -> Result<RequestId> {
+        let content_type = self.content_type.unwrap_or(ContentType::RAW);
+        self.send_to(queue, token, input, content_type, WhenFull::Fail)
+    }
+
+    /// Hands it in; its end goes to the queue with `token`. Waits only while the client's window is
+    /// full.
+    ///
+    /// # Errors
+    /// Those of [`submit`](Self::submit). Nothing goes to the queue then.
+    pub fn submit_to<In: Serialize + ?Sized>(
+        &self,
+        queue: &Completions,
+        token: u64,
+        input: &In,
+    ) -> Result<RequestId> {
+        self.send_to(queue, token, encode(input)?, ContentType::MSGPACK, WhenFull::Wait)
+    }
+
+    fn send_to(
+        &self,
+        queue: &Completions,
+        token: u64,
+        input: Vec<u8>,
+        content_type: ContentType,
+        when_full: WhenFull,
+    ) -> Result<RequestId> {
+        let ticket = Ticket::to_queue(queue.clone(), token);
+        self.send(input, content_type, ticket, when_full)
+    }
+
+    fn hand_in<T>(
+        &self,
+        input: Vec<u8>,
+        content_type: ContentType,
+        decoder: Decoder<T>,
+        when_full: WhenFull,
+    ) -> Result<Handle<T>> {
+        let slot = Arc::new(Slot::new());
+        let ticket = Ticket::to_slot(Arc::clone(&slot));
+        let request_id = self.send(input, content_type, ticket, when_full)?;
+        Ok(Handle::new(slot, Arc::clone(self.shared), request_id, decoder))
+    }
+
+    fn options(&self) -> Option<Arc<[u8]>> {
+        let encode = || match self.options.is_default() {
+            true => None,
+            false => Some(self.options.encode().into()),
+        };
+        self.encoded.get_or_init(encode).clone()
+    }
+
+    fn send(
+        &self,
+        input: Vec<u8>,
+        content_type: ContentType,
+        ticket: Ticket,
+        when_full: WhenFull,
+    ) -> Result<RequestId> {
+        let checked = self.fault.clone().map_or(Ok(()), Err);
+        let checked = checked.and_then(|()| Ok((self.service.clone()?, Input::new(input)?)));
+        let (service, input) = match checked {
+            Ok(checked) => checked,
+            Err(error) => {
+                ticket.void();
+                return Err(error);
+            }
+        };
+        let started_at = self.shared.now();
+        let deadline_ns = self.deadline.map(|it| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX));
+        let bytes = input.len();
+        let new = NewRequest {
+            body: Body { input, bytes, service, started_at, ticket },
+            bytes,
+            service,
+            priority: self.priority,
+            deadline: deadline_ns.map_or(Time::NEVER, |ns| started_at.after(ns)),
+            content_type,
+            options: self.options(),
+            is_at_most_once: self.options.at_most_once,
+            shows_busy: self.shows_busy,
+        };
+        let until = || self.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
+        let waits_until = (when_full == WhenFull::Wait).then(until);
+        self.shared.submit(new, waits_until)
+    }
+}
