@@ -55,6 +55,27 @@ pub enum TransportError {
         /// libzmq's words for it.
         message: String,
     },
+    /// Keys are asked for, and this libzmq has no CURVE.
+    CurveMissing,
+    /// Text that is no key.
+    Key {
+        /// What is wrong with it. Never the key.
+        reason: String,
+    },
+    /// A file of keys that is not to be trusted, or not understood.
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1, if it is about one.
+        line: Option<usize>,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Keys that are used in the wrong place, or a self-test that failed.
+    Security {
+        /// What is wrong and what would be right.
+        reason: String,
+    },
     /// mio or the operating system refused to register or to wait.
     Poll {
         /// What was tried: "register a socket", "wait", ...
@@ -85,6 +106,19 @@ impl fmt::Display for TransportError {
             }
             Self::Option { name, value, reason } => write!(f, "{name} = {value}: {reason}"),
             Self::Zmq { call, subject, message, .. } => write!(f, "{call} {subject}: {message}"),
+            Self::CurveMissing => f.write_str(
+                "keys are set, but this libzmq was built without CURVE: build with the CXXFLAGS of \
+                 pinmesh's .cargo/config.toml and libsodium, or leave the keys out and stay on \
+                 loopback or ipc",
+            ),
+            Self::Key { reason } => f.write_str(reason),
+            Self::KeyFile { path, line: None, reason } => {
+                write!(f, "key file `{}`: {reason}", path.display())
+            }
+            Self::KeyFile { path, line: Some(line), reason } => {
+                write!(f, "key file `{}` line {line}: {reason}", path.display())
+            }
+            Self::Security { reason } => write!(f, "security: {reason}"),
             Self::Poll { action, source } => write!(f, "cannot {action}: {source}"),
         }
     }

@@ -36,6 +36,7 @@
 #![deny(unsafe_code)]
 
 mod context;
+mod core;
 mod endpoint;
 mod error;
 mod ipc;
@@ -44,8 +45,10 @@ mod options;
 #[allow(unsafe_code)]
 mod raw;
 mod readiness;
+mod security;
 mod socket;
 
+pub use self::core::Counters;
 pub use context::{Capabilities, Context, ContextOptions};
 pub use endpoint::Endpoint;
 pub use error::TransportError;
@@ -54,7 +57,11 @@ pub use mio::Token;
 pub use options::SocketOptions;
 pub use raw::Frame;
 pub use readiness::{Pollable, Poller, Wake};
-pub use socket::{Counters, Dealer, Router};
+pub use security::{
+    AllowList, AuthCounters, Authenticator, AuthorizedKey, KeyPair, PublicKey, Refusal, Role,
+    Security, SharedAllowList,
+};
+pub use socket::{Dealer, Router};
 
 /// A result with this crate's error.
 pub type Result<T, E = TransportError> = std::result::Result<T, E>;

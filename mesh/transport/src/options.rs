@@ -5,6 +5,7 @@ use zmq_sys as z;
 use crate::Result;
 use crate::error::TransportError;
 use crate::raw::{Errno, RawSocket};
+use crate::security::Security;
 
 /// libzmq's draft options for its read and write buffers, in bytes a connection.
 const ZMQ_IN_BATCH_SIZE: u32 = 101;
@@ -48,6 +49,8 @@ pub struct SocketOptions {
     pub ipv6: bool,
     /// Bind where other hosts can connect although there are no keys.
     pub insecure: bool,
+    /// Keys: with them every connection is encrypted, and a Router lets in listed ones only.
+    pub security: Option<Security>,
 }
 
 impl Default for SocketOptions {
@@ -67,6 +70,7 @@ impl Default for SocketOptions {
             backlog: 1_024,
             ipv6: false,
             insecure: false,
+            security: None,
         }
     }
 }

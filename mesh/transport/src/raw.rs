@@ -1,33 +1,36 @@
 //! The unsafe part: libzmq's context, sockets and messages behind types that cannot be misused.
 
-use std::alloc::{Layout, handle_alloc_error};
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem::size_of;
-use std::ops::Deref;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::{fmt, slice};
 
-use zmq_sys::zmq_msg_t;
+pub use self::frame::Frame;
+
+mod frame;
 
 #[cfg(libsodium)]
 unsafe extern "C" {
     fn sodium_init() -> c_int;
 }
 
+// zmq-sys has no bindings for these: the first is new in libzmq 4.3.3.
 unsafe extern "C" {
-    // In libzmq since 4.3.3; zmq-sys has no binding for it.
     fn zmq_ctx_set_ext(
         context: *mut c_void,
         option: c_int,
         value: *const c_void,
         bytes: usize,
     ) -> c_int;
+
+    fn zmq_curve_public(public: *mut c_char, secret: *const c_char) -> c_int;
 }
 
-/// The longest body that libzmq keeps inside `zmq_msg_t` instead of on the heap.
-const INLINE_BYTES_MAX: usize = 33;
+/// A key in Z85 and the zero byte that ends it.
+const CURVE_TEXT_BYTES: usize = 41;
+/// A key as libzmq writes and reads it.
+pub(crate) type CurveText = [u8; CURVE_TEXT_BYTES];
 
 /// An error number of libzmq.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,160 +264,36 @@ const fn send_flags(more: bool) -> c_int {
     (zmq_sys::ZMQ_DONTWAIT | if more { zmq_sys::ZMQ_SNDMORE } else { 0 }) as c_int
 }
 
-/// One frame of a message: bytes owned by libzmq, freed with the frame.
-///
-/// Received bodies are not copied out of libzmq's receive buffer, so a frame that is kept may keep
-/// that whole buffer (see [`batch_bytes`](crate::SocketOptions::batch_bytes)): copy small bodies.
-///
-/// A frame is `Sync` because [`share`](Self::share), the only operation that writes to it, takes
-/// `&mut self`; the bytes themselves are never written after the frame was made.
-pub struct Frame(zmq_msg_t);
-
-// SAFETY: a zmq_msg_t owns its content or shares it by an atomic count, libzmq itself hands them
-// between threads, and the free function of `From<Vec<u8>>` may run anywhere.
-unsafe impl Send for Frame {}
-// SAFETY: through `&Frame` only fields are read (size, data, flags, metadata); none of these calls
-// writes to the zmq_msg_t, and the content is immutable.
-unsafe impl Sync for Frame {}
-
-impl Frame {
-    /// A frame of no bytes.
-    #[must_use]
-    pub fn empty() -> Self {
-        let mut message = zmq_msg_t::default();
-        // SAFETY: the pointer is to a zmq_msg_t; the call cannot fail.
-        unsafe { zmq_sys::zmq_msg_init(&mut message) };
-        Self(message)
-    }
-
-    /// A frame with a copy of the bytes.
-    #[must_use]
-    pub fn copy_of(bytes: &[u8]) -> Self {
-        let mut message = zmq_msg_t::default();
-        // SAFETY: the pointer is to a zmq_msg_t, which is initialised if the call succeeds.
-        if unsafe { zmq_sys::zmq_msg_init_size(&mut message, bytes.len()) } == -1 {
-            out_of_memory(bytes.len());
-        }
-        let mut frame = Self(message);
-        // SAFETY: the message was made with room for exactly these bytes, and is not shared yet.
-        unsafe {
-            let room = zmq_sys::zmq_msg_data(&mut frame.0).cast::<u8>();
-            room.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
-        }
-        frame
-    }
-
-    /// Another frame with the same bytes: counted, not copied (up to 33 bytes: copied).
-    #[must_use]
-    pub fn share(&mut self) -> Self {
-        let mut copy = Self::empty();
-        // SAFETY: both messages are initialised, and `&mut` keeps other threads from the source's
-        // flags while libzmq marks it as shared.
-        let result = unsafe { zmq_sys::zmq_msg_copy(&mut copy.0, &mut self.0) };
-        assert_ne!(result, -1, "zmq_msg_copy fails only on a message that is not initialised");
-        copy
-    }
-
-    /// Whether further frames of the same message follow.
-    pub(crate) fn has_more(&self) -> bool {
-        // SAFETY: the message is initialised; the call only reads.
-        unsafe { zmq_sys::zmq_msg_more(&self.0) != 0 }
-    }
-
-    /// A property of the connection that the frame came by, if it has it and it is UTF-8.
-    pub(crate) fn property(&self, name: &CStr) -> Option<&str> {
-        // SAFETY: the message is initialised; the call only reads. The text belongs to metadata
-        // that the message holds a count of, so it lives as long as the borrow of self.
-        let text = unsafe {
-            let text = zmq_sys::zmq_msg_gets(&self.0, name.as_ptr());
-            if text.is_null() {
-                return None;
-            }
-            CStr::from_ptr(text)
-        };
-        text.to_str().ok()
-    }
-}
-
-impl Drop for Frame {
-    fn drop(&mut self) {
-        // SAFETY: initialised in every constructor, closed only here.
-        unsafe { zmq_sys::zmq_msg_close(&mut self.0) };
-    }
-}
-
-impl Deref for Frame {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        let message = (&raw const self.0).cast_mut();
-        // SAFETY: the message is initialised and both calls only read it. A small body lies inside
-        // self, a large one in content that self holds a count of: valid while self is borrowed,
-        // during which it cannot move. libzmq's pointer is null for no type of message that we make.
-        unsafe {
-            let data = zmq_sys::zmq_msg_data(message).cast::<u8>();
-            let bytes = zmq_sys::zmq_msg_size(message);
-            if data.is_null() || bytes == 0 { &[] } else { slice::from_raw_parts(data, bytes) }
-        }
-    }
-}
-
-impl From<Vec<u8>> for Frame {
-    /// Takes the vector's memory over without copying it (up to 33 bytes: copied).
-    fn from(bytes: Vec<u8>) -> Self {
-        if bytes.len() <= INLINE_BYTES_MAX {
-            return Self::copy_of(&bytes);
-        }
-        let mut bytes = std::mem::ManuallyDrop::new(bytes);
-        let (data, len, capacity) = (bytes.as_mut_ptr(), bytes.len(), bytes.capacity());
-        let mut message = zmq_msg_t::default();
-        // SAFETY: pointer and length are the vector's, which nobody else frees; the capacity
-        // travels as the hint, a number that is never dereferenced.
-        let result = unsafe {
-            zmq_sys::zmq_msg_init_data(
-                &mut message,
-                data.cast(),
-                len,
-                Some(free_vec),
-                std::ptr::without_provenance_mut(capacity),
-            )
-        };
-        if result == -1 {
-            out_of_memory(len);
-        }
-        Self(message)
-    }
-}
-
-/// Frees the vector behind a frame; libzmq calls it once, in any of its threads.
-unsafe extern "C" fn free_vec(data: *mut c_void, capacity: *mut c_void) {
-    // SAFETY: pointer and capacity are those of a forgotten Vec<u8>; a length of 0 frees the same.
-    drop(unsafe { Vec::from_raw_parts(data.cast::<u8>(), 0, capacity.addr()) });
-}
-
-fn out_of_memory(bytes: usize) -> ! {
-    handle_alloc_error(Layout::array::<u8>(bytes).unwrap_or(Layout::new::<u8>()))
-}
-
-impl Default for Frame {
-    fn default() -> Self {
-        Self::empty()
-    }
-}
-
-impl AsRef<[u8]> for Frame {
-    fn as_ref(&self) -> &[u8] {
-        self
-    }
-}
-
-impl fmt::Debug for Frame {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Frame({} bytes)", self.len())
-    }
-}
-
 /// A C string of an endpoint; None if it holds a NUL.
 pub(crate) fn c_string(text: &str) -> Option<CString> {
     CString::new(text).ok()
+}
+
+/// A new CURVE key pair, public key first.
+pub(crate) fn curve_keypair() -> Result<(CurveText, CurveText), Errno> {
+    let (mut public, mut secret) = ([0; CURVE_TEXT_BYTES], [0; CURVE_TEXT_BYTES]);
+    // SAFETY: both buffers have the 41 bytes that the call writes.
+    Errno::check(unsafe {
+        zmq_sys::zmq_curve_keypair(public.as_mut_ptr().cast(), secret.as_mut_ptr().cast())
+    })?;
+    Ok((public, secret))
+}
+
+/// The public key of a secret one.
+pub(crate) fn curve_public(secret: &CurveText) -> Result<CurveText, Errno> {
+    let mut public = [0; CURVE_TEXT_BYTES];
+    debug_assert_eq!(secret[CURVE_TEXT_BYTES - 1], 0);
+    // SAFETY: the output has the 41 bytes that the call writes. The call reads 40 bytes of the
+    // input, which is no shorter.
+    Errno::check(unsafe { zmq_curve_public(public.as_mut_ptr().cast(), secret.as_ptr().cast()) })?;
+    Ok(public)
+}
+
+/// Overwrites a secret in a way that the compiler does not leave out.
+pub(crate) fn wipe(bytes: &mut [u8]) {
+    for byte in bytes {
+        // SAFETY: the pointer is a reference.
+        unsafe { std::ptr::write_volatile(byte, 0) };
+    }
+    std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
 }

@@ -14,8 +14,8 @@ use mio::event::Source;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 
 use crate::Result;
+use crate::core::SocketCore;
 use crate::error::TransportError;
-use crate::socket::SocketCore;
 
 /// Waits that may end at once because a socket has input, before the other sources are looked at.
 const WAITS_BETWEEN_LOOKS: u32 = 32;

@@ -342,3 +342,11 @@ fn options_out_of_range_are_refused_by_name_and_value() {
     let error = Context::new(&bad_cpu).err().unwrap().to_string();
     assert!(error.contains("CPU 1000 is not among those"), "{error}");
 }
+
+#[test]
+fn sockets_move_between_threads_and_frames_are_shared_by_them() {
+    fn moves<T: Send>() {}
+    fn is_shared<T: Send + Sync>() {}
+    moves::<(Router, Dealer, Poller, Message)>();
+    is_shared::<(Frame, Context, SocketOptions, Endpoint)>();
+}
