@@ -1,1 +1,17 @@
-//! broker
+//! The shell of the pinmesh broker: configuration, sockets, event loop. It decides nothing; the
+//! machine that does is `pinmesh-core`.
+#![forbid(unsafe_code)]
+
+mod body;
+mod bucket;
+pub mod cli;
+pub mod config;
+mod connections;
+pub mod counters;
+pub mod error;
+pub mod event_loop;
+mod inbound;
+mod outbound;
+mod pool;
+mod signals;
+mod stages;

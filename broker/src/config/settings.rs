@@ -1,0 +1,260 @@
+//! Every setting: where it stands, what it means, how it is read and shown.
+
+use std::time::Duration;
+
+use pinmesh_host::{CpuId, CpuSelection};
+use pinmesh_protocol::limits;
+use pinmesh_transport::Endpoint;
+
+use super::Config;
+use super::value::{Value, show_bytes, show_duration, show_span};
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+const MEMORY_MAX: u64 = 1 << 44;
+
+/// One setting of the file.
+pub(super) struct Setting {
+    /// The table that it stands in.
+    pub(super) section: &'static str,
+    /// Its name there.
+    pub(super) key: &'static str,
+    /// What it is and what follows from it, for people.
+    pub(super) doc: &'static str,
+    /// Reads it; the error says what would be right.
+    pub(super) set: fn(&mut Config, Value<'_>) -> Result<(), String>,
+    /// Its value as TOML; `None` if it is absent and may be.
+    pub(super) show: fn(&Config) -> Option<String>,
+}
+
+fn quoted(text: impl std::fmt::Display) -> Option<String> {
+    Some(format!("\"{text}\""))
+}
+
+fn plain(value: impl std::fmt::Display) -> Option<String> {
+    Some(value.to_string())
+}
+
+fn endpoint(value: Value<'_>) -> Result<Endpoint, String> {
+    value.text()?.parse().map_err(|error: pinmesh_transport::TransportError| error.to_string())
+}
+
+fn cpus(value: Value<'_>) -> Result<CpuSelection, String> {
+    value.text()?.parse().map_err(|error: pinmesh_host::HostError| error.to_string())
+}
+
+fn cpu(value: Value<'_>) -> Result<CpuId, String> {
+    let id = value.count_u32(0, pinmesh_host::CPUS_MAX - 1)?;
+    CpuId::new(id).map_err(|error| error.to_string())
+}
+
+/// Every setting, by section.
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting {
+        section: "listen",
+        key: "frontend",
+        doc: "Where clients connect: tcp://HOST:PORT or ipc:///PATH; port 0 or * lets the system \
+              choose.",
+        set: |c, v| endpoint(v).map(|value| c.frontend = value),
+        show: |c| quoted(&c.frontend),
+    },
+    Setting {
+        section: "listen",
+        key: "backend",
+        doc: "Where workers and supervisors connect.",
+        set: |c, v| endpoint(v).map(|value| c.backend = value),
+        show: |c| quoted(&c.backend),
+    },
+    Setting {
+        section: "listen",
+        key: "insecure",
+        doc: "Bind where other hosts can connect although there are no keys: everyone on that \
+              network may then submit and run tasks.",
+        set: |c, v| v.boolean().map(|value| c.insecure = value),
+        show: |c| plain(c.insecure),
+    },
+    Setting {
+        section: "cpu",
+        key: "pin",
+        doc: "The CPU that the event loop is pinned to; absent: not pinned.",
+        set: |c, v| cpu(v).map(|value| c.cpu = Some(value)),
+        show: |c| c.cpu.map(|cpu| cpu.to_string()),
+    },
+    Setting {
+        section: "cpu",
+        key: "io",
+        doc: "The CPUs of libzmq's IO threads, such as \"2-3\"; absent: the CPU of `pin`.",
+        set: |c, v| cpus(v).map(|value| c.io_cpus = Some(value)),
+        show: |c| c.io_cpus.as_ref().and_then(quoted),
+    },
+    Setting {
+        section: "cpu",
+        key: "io_threads",
+        doc: "libzmq's IO threads. One moves about a gigabyte a second.",
+        set: |c, v| v.count_u32(1, 16).map(|value| c.io_threads = value),
+        show: |c| plain(c.io_threads),
+    },
+    Setting {
+        section: "cpu",
+        key: "spin",
+        doc: "How long the event loop stays awake before it sleeps. More spares wake-ups and costs \
+              the CPU; \"0s\" sleeps at once.",
+        set: |c, v| v.duration(Duration::ZERO, SECOND).map(|value| c.spin = value),
+        show: |c| quoted(show_duration(c.spin)),
+    },
+    Setting {
+        section: "sessions",
+        key: "heartbeat",
+        doc: "How often each side sends HEARTBEAT. Shorter finds dead peers sooner.",
+        set: |c, v| v.span(10 * MS, MINUTE).map(|value| c.core.heartbeat = value),
+        show: |c| quoted(show_span(c.core.heartbeat)),
+    },
+    Setting {
+        section: "sessions",
+        key: "liveness",
+        doc: "Heartbeats in a row that may be missed before a session is dead.",
+        set: |c, v| v.count_u32(1, 100).map(|value| c.core.liveness = value),
+        show: |c| plain(c.core.liveness),
+    },
+    Setting {
+        section: "sessions",
+        key: "lease",
+        doc: "How long a host may go on without hearing from the broker; when it ends, the host \
+              kills this broker's attempts. Longer than heartbeat x liveness.",
+        set: |c, v| v.span(50 * MS, HOUR).map(|value| c.core.lease = value),
+        show: |c| quoted(show_span(c.core.lease)),
+    },
+    Setting {
+        section: "sessions",
+        key: "grace",
+        doc: "Added to 1.1 leases before what a silent host held is requeued, and to the max \
+              runtime of a busy worker without a supervisor before it counts as dead.",
+        set: |c, v| v.span(10 * MS, HOUR).map(|value| c.core.grace = value),
+        show: |c| quoted(show_span(c.core.grace)),
+    },
+    Setting {
+        section: "sessions",
+        key: "client_kept",
+        doc: "How long a lost client's tasks and results are kept for its return.",
+        set: |c, v| v.span(10 * MS, DAY).map(|value| c.core.client_kept = value),
+        show: |c| quoted(show_span(c.core.client_kept)),
+    },
+    Setting {
+        section: "tasks",
+        key: "service_wait",
+        doc: "How long a task waits for somebody to serve its service before it ends NO_SERVICE.",
+        set: |c, v| v.span(MS, DAY).map(|value| c.core.service_wait = value),
+        show: |c| quoted(show_span(c.core.service_wait)),
+    },
+    Setting {
+        section: "tasks",
+        key: "max_runtime",
+        doc: "The longest that an attempt may run where its task does not say; then it is killed.",
+        set: |c, v| v.span(MS, 30 * DAY).map(|value| c.core.max_runtime = value),
+        show: |c| quoted(show_span(c.core.max_runtime)),
+    },
+    Setting {
+        section: "tasks",
+        key: "crashes_max",
+        doc: "Deaths of a worker under a task after which the task ends CRASHED.",
+        set: |c, v| v.count_u32(1, 1_000).map(|value| c.core.crashes_max = value),
+        show: |c| plain(c.core.crashes_max),
+    },
+    Setting {
+        section: "tasks",
+        key: "retry_after",
+        doc: "When a client that was told BUSY may try again.",
+        set: |c, v| v.span(MS, HOUR).map(|value| c.core.retry_after = value),
+        show: |c| quoted(show_span(c.core.retry_after)),
+    },
+    Setting {
+        section: "limits",
+        key: "client_window_tasks",
+        doc: "The most unfinished tasks a client.",
+        set: |c, v| {
+            let max = limits::WINDOW_TASKS_MAX;
+            v.count_u32(1, max).map(|value| c.core.client_window_tasks = value)
+        },
+        show: |c| plain(c.core.client_window_tasks),
+    },
+    Setting {
+        section: "limits",
+        key: "client_window_bytes",
+        doc: "The most payload of a client's unfinished tasks; at least `payload`.",
+        set: |c, v| v.bytes(1_024, MEMORY_MAX).map(|value| c.core.client_window_bytes = value),
+        show: |c| quoted(show_bytes(c.core.client_window_bytes)),
+    },
+    Setting {
+        section: "limits",
+        key: "worker_window_tasks",
+        doc: "The most tasks that a worker holds. More keeps it busy over long round trips, less \
+              keeps tasks where another worker can take them.",
+        set: |c, v| {
+            let max = limits::WINDOW_TASKS_MAX;
+            v.count_u32(1, max).map(|value| c.core.worker_window_tasks = value)
+        },
+        show: |c| plain(c.core.worker_window_tasks),
+    },
+    Setting {
+        section: "limits",
+        key: "worker_window_bytes",
+        doc: "The most payload that a worker holds; one task is always allowed.",
+        set: |c, v| v.bytes(1_024, MEMORY_MAX).map(|value| c.core.worker_window_bytes = value),
+        show: |c| quoted(show_bytes(c.core.worker_window_bytes)),
+    },
+    Setting {
+        section: "limits",
+        key: "memory",
+        doc: "Payloads and results held in all; past it SUBMIT is answered BUSY.",
+        set: |c, v| v.bytes(1 << 20, MEMORY_MAX).map(|value| c.core.memory_bytes_max = value),
+        show: |c| quoted(show_bytes(c.core.memory_bytes_max)),
+    },
+    Setting {
+        section: "limits",
+        key: "payload",
+        doc: "The longest payload of a task or result.",
+        set: |c, v| {
+            let max = limits::PAYLOAD_BYTES_MAX;
+            v.bytes(1_024, max).map(|value| c.core.payload_bytes_max = value)
+        },
+        show: |c| quoted(show_bytes(c.core.payload_bytes_max)),
+    },
+    Setting {
+        section: "limits",
+        key: "sessions",
+        doc: "Clients, workers and supervisors together; the next one is refused.",
+        set: |c, v| v.count_u32(1, 1_000_000).map(|value| c.core.sessions_max = value),
+        show: |c| plain(c.core.sessions_max),
+    },
+    Setting {
+        section: "limits",
+        key: "services",
+        doc: "Services known at once, served or waited for.",
+        set: |c, v| v.count_u32(1, 1_000_000).map(|value| c.core.services_max = value),
+        show: |c| plain(c.core.services_max),
+    },
+    Setting {
+        section: "drain",
+        key: "time",
+        doc: "How long SIGTERM waits for what is held; then the broker ends with exit code 3.",
+        set: |c, v| v.duration(MS, DAY).map(|value| c.drain_time = value),
+        show: |c| quoted(show_duration(c.drain_time)),
+    },
+    Setting {
+        section: "log",
+        key: "latency",
+        doc: "A file for the stage histograms of every second (hlog); absent: none.",
+        set: |c, v| {
+            let path = v.text()?;
+            if path.is_empty() {
+                return Err("must name a file; leave the key out for no log".into());
+            }
+            c.latency_log = Some(path.into());
+            Ok(())
+        },
+        show: |c| c.latency_log.as_ref().map(|path| format!("{path:?}")),
+    },
+];

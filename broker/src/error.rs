@@ -1,0 +1,58 @@
+//! The error of this crate.
+
+use std::{fmt, io};
+
+use pinmesh_histogram::HistogramError;
+use pinmesh_host::HostError;
+use pinmesh_transport::TransportError;
+
+/// Why a broker does not start, or ends without being told to.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BrokerError {
+    /// A socket.
+    Transport {
+        /// Which: "frontend", "backend", "the event loop".
+        what: &'static str,
+        /// Why.
+        source: TransportError,
+    },
+    /// The CPUs of the event loop or of the IO threads.
+    Cpu {
+        /// The setting: `[cpu] pin (--cpu)`, ...
+        setting: &'static str,
+        /// Why.
+        source: HostError,
+    },
+    /// The latency log.
+    LatencyLog(HistogramError),
+    /// The operating system.
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for BrokerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transport { what, source } => write!(f, "{what}: {source}"),
+            Self::Cpu { setting, source } => write!(f, "{setting}: {source}"),
+            Self::LatencyLog(source) => write!(f, "[log] latency (--latency-log): {source}"),
+            Self::System { action, source } => write!(f, "cannot {action}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for BrokerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Transport { source, .. } => Some(source),
+            Self::Cpu { source, .. } => Some(source),
+            Self::LatencyLog(source) => Some(source),
+            Self::System { source, .. } => Some(source),
+        }
+    }
+}
