@@ -228,7 +228,7 @@ impl Shell {
             warn!(%error, slot = slot.0, "watching a worker by SIGCHLD only");
         }
         let cpu = self.cpus[index];
-        info!(slot = slot.0, incarnation = incarnation.0, pid = process.pid(), ?cpu, "started");
+        info!(slot = slot.0, incarnation = incarnation.0, pid = process.pid(), cpu, "started");
         self.children[index] = Some(Child { page, process: Some(process), incarnation });
         Ok(())
     }
