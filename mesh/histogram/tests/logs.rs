@@ -1,5 +1,8 @@
 //! Logs: what is written is what is read.
 
+// Clippy allows it in tests, but does not see that the helpers of an integration test are such.
+#![allow(clippy::unwrap_used)]
+
 use std::{
     fs::{self, OpenOptions},
     io::Write,
