@@ -5,16 +5,17 @@
 //! A page belongs to one incarnation of one worker and is never used again, so that a dying worker
 //! cannot write on its successor's.
 
+mod supervisor_side;
+mod worker_side;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicU64, fence};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
-use pinmesh_protocol::id::{AttemptId, Epoch};
-use pinmesh_session::Time;
+use pinmesh_protocol::id::AttemptId;
 use pinmesh_session::slots::{
-    AttemptWords, BrokerIndex, Flip, Glance, HeldSlot, Lease, REFUSAL_BUCKETS, REFUSAL_WAYS,
-    Running, RunningWord, SLOTS, SlotState, SlotWord, is_refusal_reusable,
+    AttemptWords, BrokerIndex, REFUSAL_BUCKETS, REFUSAL_WAYS, SLOTS, SlotWord,
 };
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -43,7 +44,7 @@ struct Layout {
     refusals: [[RefusalEntry; REFUSAL_WAYS]; REFUSAL_BUCKETS],
 }
 
-/// Written by the worker alone, on a cache line of its own.
+/// Written by the worker alone, on cache lines of its own.
 #[repr(C, align(64))]
 struct WorkerPart {
     turn: AtomicU64,
@@ -211,273 +212,5 @@ impl StatusPage {
     }
 }
 
-/// The worker's side. One thread calls these.
-impl StatusPage {
-    /// An attempt has come in: shows it in a free slot. After the last one of a message, call
-    /// [`StatusPage::settle`].
-    pub fn publish(&self, index: usize, broker: BrokerIndex, attempt: AttemptId) {
-        let slot = &self.layout().slots[index];
-        let Some(next) = self.word(index).publish(broker) else {
-            debug_assert!(false, "slot {index} is in use");
-            return;
-        };
-        let words = AttemptWords::new(attempt);
-        // A reader that sees a new attempt must also see that the old word is gone.
-        fence(Release);
-        slot.task.store(words.task, Relaxed);
-        slot.fence.store(words.fence, Relaxed);
-        slot.word.store(next.to_bits(), Release);
-    }
-
-    /// Orders what was published before against the refusals that are read after: of a worker that
-    /// publishes and a supervisor that refuses the same attempt, at least one sees the other.
-    /// Returns whether there is any refusal to ask for.
-    pub fn settle(&self) -> bool {
-        fence(SeqCst);
-        self.layout().refused_ever.load(Relaxed) != 0
-    }
-
-    /// Whether the supervisor has refused the attempt that was just published in this slot; it is
-    /// recalled then, and the refusal used up.
-    pub fn is_refused(&self, index: usize, broker: BrokerIndex, attempt: AttemptId) -> bool {
-        let words = AttemptWords::new(attempt);
-        let bucket = &self.layout().refusals[words.bucket()];
-        let entry = bucket.iter().find(|entry| {
-            let is_match = entry.fence.load(Acquire) == words.fence
-                && entry.task.load(Relaxed) == words.task
-                && entry.broker.load(Relaxed) == u64::from(broker.0);
-            fence(Acquire);
-            // Read again: the supervisor may just now overwrite an old entry.
-            is_match && entry.fence.load(Relaxed) == words.fence
-        });
-        let Some(entry) = entry else { return false };
-        let word = self.word(index);
-        if let Some(next) = word.recall() {
-            // Where this fails the supervisor has flipped the slot itself, which is the same.
-            let _ = self.swap(index, word, next);
-        }
-        let _ = entry.fence.compare_exchange(words.fence, 0, AcqRel, Relaxed);
-        true
-    }
-
-    /// The attempt in this slot starts now. `false`: it was recalled.
-    pub fn claim(&self, index: usize, started: Time, max_runtime_ns: u64) -> bool {
-        let word = self.word(index);
-        let Some(next) = word.claim() else { return false };
-        if !self.swap(index, word, next) {
-            return false;
-        }
-        let part = &self.layout().worker;
-        part.running.store(RunningWord::NONE.to_bits(), Relaxed);
-        fence(Release);
-        part.started.store(started.0, Relaxed);
-        part.max_runtime.store(max_runtime_ns, Relaxed);
-        part.running.store(RunningWord::new(index, next).to_bits(), Release);
-        true
-    }
-
-    /// The attempt in this slot has left the handler.
-    pub fn end(&self, index: usize) {
-        let mut word = self.word(index);
-        // A cancel may come in between; only that can make the swap fail, and only once.
-        while let Some(next) = word.end() {
-            if self.swap(index, word, next) {
-                return;
-            }
-            word = self.word(index);
-        }
-    }
-
-    /// The slot is needed no more.
-    pub fn free(&self, index: usize) {
-        let mut word = self.word(index);
-        while !self.swap(index, word, word.free()) {
-            word = self.word(index);
-        }
-    }
-
-    /// Whether the attempt in this slot is to stop.
-    pub fn is_cancelled(&self, index: usize) -> bool {
-        self.word(index).is_cancelled()
-    }
-
-    /// Begins the next pass of the loop, with so many attempts waiting or running.
-    pub fn turn(&self, unended: usize) {
-        let part = &self.layout().worker;
-        part.unended.store(unended as u64, Relaxed);
-        part.turn.store(part.turn.load(Relaxed).wrapping_add(1), Release);
-    }
-
-    /// What the broker's lease is now.
-    pub fn lease(&self, broker: BrokerIndex) -> Lease {
-        let entry = self.lease_entry(broker);
-        loop {
-            let epoch = entry.epoch.load(Acquire);
-            let until = entry.until.load(Acquire);
-            let term = entry.term.load(Acquire);
-            if entry.epoch.load(Acquire) == epoch {
-                return Lease { epoch: Epoch(epoch as u32), until: Time(until), term };
-            }
-        }
-    }
-
-    /// Shows the counters.
-    pub fn set_counts(&self, counts: WorkerCounts) {
-        let part = &self.layout().worker;
-        part.tasks_ok.store(counts.tasks_ok, Relaxed);
-        part.tasks_failed.store(counts.tasks_failed, Relaxed);
-        part.sessions.store(counts.sessions, Relaxed);
-    }
-}
-
-/// The supervisor's side.
-impl StatusPage {
-    /// Turn counter, load and running attempt.
-    pub fn glance(&self) -> Glance {
-        let part = &self.layout().worker;
-        Glance {
-            turn: part.turn.load(Acquire),
-            unended: u32::try_from(part.unended.load(Relaxed)).unwrap_or(u32::MAX),
-            running: self.running(),
-        }
-    }
-
-    /// The counters.
-    pub fn counts(&self) -> WorkerCounts {
-        let part = &self.layout().worker;
-        WorkerCounts {
-            tasks_ok: part.tasks_ok.load(Relaxed),
-            tasks_failed: part.tasks_failed.load(Relaxed),
-            sessions: part.sessions.load(Relaxed),
-        }
-    }
-
-    /// The attempt in the handler; `None` between two, and while the worker moves from one to the
-    /// next. Of a worker that was stopped before the call, the answer stays true until it goes on.
-    pub fn running(&self) -> Option<Running> {
-        let part = &self.layout().worker;
-        let running = part.running.load(Acquire);
-        let index = RunningWord::from_bits(running).index()?;
-        let (started, max_runtime_ns) =
-            (part.started.load(Relaxed), part.max_runtime.load(Relaxed));
-        fence(Acquire);
-        let word = self.word(index);
-        let attempt = self.attempt_of(index)?;
-        fence(Acquire);
-        let is_same = part.running.load(Relaxed) == running
-            && self.word(index).generation() == word.generation();
-        (is_same && RunningWord::from_bits(running).is_running(word)).then_some(Running {
-            broker: word.broker(),
-            attempt,
-            started: Time(started),
-            max_runtime_ns,
-        })
-    }
-
-    /// Every attempt that has a slot.
-    pub fn held(&self) -> Vec<HeldSlot> {
-        (0..SLOTS).filter_map(|index| self.held_in(index).map(|(_, held)| held)).collect()
-    }
-
-    fn held_in(&self, index: usize) -> Option<(SlotWord, HeldSlot)> {
-        loop {
-            let word = self.word(index);
-            if word.state() == SlotState::Free {
-                return None;
-            }
-            let attempt = self.attempt_of(index);
-            fence(Acquire);
-            let again = self.word(index);
-            if again.generation() == word.generation() && again.state() != SlotState::Free {
-                let (broker, state) = (again.broker(), again.state());
-                return attempt.map(|attempt| (again, HeldSlot { broker, attempt, state }));
-            }
-        }
-    }
-
-    fn find(&self, broker: BrokerIndex, attempt: AttemptId) -> Option<(usize, SlotWord)> {
-        let words = AttemptWords::new(attempt);
-        (0..SLOTS).find_map(|index| {
-            let slot = &self.layout().slots[index];
-            // Most slots fall out here, without the ordered reads.
-            if slot.fence.load(Relaxed) != words.fence || slot.task.load(Relaxed) != words.task {
-                return None;
-            }
-            let (word, held) = self.held_in(index)?;
-            (held.attempt == attempt && held.broker == broker).then_some((index, word))
-        })
-    }
-
-    /// Takes an attempt back if it has not started.
-    pub fn flip(&self, broker: BrokerIndex, attempt: AttemptId) -> Flip {
-        // A refusal or an earlier publication by the worker must be seen: see `settle`.
-        fence(SeqCst);
-        loop {
-            let Some((index, word)) = self.find(broker, attempt) else { return Flip::Absent };
-            match word.state() {
-                SlotState::Free => return Flip::Absent,
-                SlotState::Claimed => return Flip::Claimed,
-                SlotState::Ended => return Flip::Ended,
-                SlotState::Recalled => return Flip::AlreadyRecalled,
-                SlotState::Waiting => {
-                    if word.recall().is_some_and(|next| self.swap(index, word, next)) {
-                        return Flip::Recalled;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Enters an attempt that has no slot yet, so that the worker gives it up when it reads it.
-    /// `false`: there is no room, and the attempt runs. After `true`, [`StatusPage::flip`] again:
-    /// it is given back only if it is `Absent`, `Recalled` or `AlreadyRecalled` then.
-    pub fn refuse(&self, broker: BrokerIndex, attempt: AttemptId, now: Time) -> bool {
-        let words = AttemptWords::new(attempt);
-        let bucket = &self.layout().refusals[words.bucket()];
-        let entry = bucket.iter().find(|entry| {
-            is_refusal_reusable(entry.fence.load(Acquire), entry.entered.load(Relaxed), now.0)
-        });
-        let Some(entry) = entry else { return false };
-        entry.fence.store(0, Release);
-        fence(Release);
-        entry.task.store(words.task, Relaxed);
-        entry.broker.store(u64::from(broker.0), Relaxed);
-        entry.entered.store(now.0, Relaxed);
-        entry.fence.store(words.fence, Release);
-        self.layout().refused_ever.store(1, Relaxed);
-        fence(SeqCst);
-        true
-    }
-
-    /// Asks the handler of exactly this attempt to stop. `false`: it is not in a handler.
-    pub fn cancel(&self, broker: BrokerIndex, attempt: AttemptId) -> bool {
-        while let Some((index, word)) = self.find(broker, attempt) {
-            let Some(next) = word.cancel() else { return false };
-            if self.swap(index, word, next) {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Shows a broker's lease; `until` of 0 ends it and begins a new term, upon which the worker
-    /// opens a new session. A lease that has run out must be ended before it is given again.
-    pub fn set_lease(&self, broker: BrokerIndex, epoch: Epoch, until: Time) {
-        let entry = self.lease_entry(broker);
-        if until.0 == 0 {
-            if entry.until.swap(0, AcqRel) != 0 {
-                entry.term.fetch_add(1, AcqRel);
-            }
-            return;
-        }
-        if entry.epoch.load(Relaxed) != u64::from(epoch.0) {
-            entry.until.store(0, Release);
-            entry.epoch.store(u64::from(epoch.0), Release);
-        }
-        entry.until.store(until.0, Release);
-    }
-}
-
 #[cfg(test)]
-#[path = "page_tests.rs"]
 mod tests;

@@ -68,6 +68,11 @@ impl<T> Acks<T> {
         self.kept.iter()
     }
 
+    /// What is kept, in order, to be changed.
+    pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut T> {
+        self.kept.iter_mut()
+    }
+
     /// How many are kept.
     pub fn len(&self) -> usize {
         self.kept.len()

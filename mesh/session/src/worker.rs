@@ -15,12 +15,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use pinmesh_protocol::command::{
-    Attempts, CancelAttempt, FromBroker, Heartbeat, Hello, Ready, Refused, ToBroker, Welcome, Window,
+    Attempts, CancelAttempt, FromBroker, Heartbeat, Hello, Ready, Refused, ToBroker, Welcome,
+    Window,
 };
 use pinmesh_protocol::id::{AttemptId, Incarnation, PeerId, Slot};
-use pinmesh_protocol::limits::{
-    LIST_MAX, PAYLOAD_BYTES_MAX, VERSION_MAX, VERSION_MIN,
-};
+use pinmesh_protocol::limits::{LIST_MAX, PAYLOAD_BYTES_MAX, VERSION_MAX, VERSION_MIN};
 use pinmesh_protocol::status::{HeldState, RefusedCode, Role};
 
 pub use held::HeldTask;
@@ -86,8 +85,9 @@ pub trait WorkerOutbox<E> {
     fn close(&mut self);
     /// Sends a command.
     fn send(&mut self, command: &ToBroker<'_>);
-    /// Sends an end, for the first time or again.
-    fn send_end(&mut self, end: &E);
+    /// Sends an end, for the first time or again, and leaves it as it is: it may be needed once
+    /// more.
+    fn send_end(&mut self, end: &mut E);
     /// The task of this index is gone: it was returned, recalled or acknowledged. With the end if
     /// it had one.
     fn forget(&mut self, index: u32, end: Option<E>);
@@ -266,7 +266,7 @@ impl<E> WorkerSession<E> {
         self.link = Link::Open(Open::new(welcome, now));
         self.acks.restart();
         self.send_ready(out);
-        for kept in self.acks.iter() {
+        for kept in self.acks.iter_mut() {
             if let Kept::Done { end, .. } = kept {
                 out.send_end(end);
             }

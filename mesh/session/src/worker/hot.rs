@@ -73,17 +73,16 @@ impl<E> WorkerSession<E> {
             // READY lists them, and the broker takes back what it has given to others.
             return if epoch.is_some() { self.run(index) } else { Start::NotYet };
         }
-        match self.lease {
-            Some(lease) if is_named(lease, task.attempt.epoch, epoch) && lease.until.0 != 0 => {
-                if now < lease.until && lease.term == self.term {
-                    return self.run(index);
-                }
-            }
-            _ if now.since(task.received) < LEASE_WAIT_NS => {
+        let given = self
+            .lease
+            .filter(|lease| lease.until.0 != 0 && is_named(*lease, task.attempt.epoch, epoch));
+        match given {
+            Some(lease) if now < lease.until && lease.term == self.term => return self.run(index),
+            None if now.since(task.received) < LEASE_WAIT_NS => {
                 self.waits_for_lease = true;
                 return Start::NotYet;
             }
-            _ => {}
+            Some(_) | None => {}
         }
         self.give_back(index, out);
         Start::GivenBack
@@ -99,7 +98,7 @@ impl<E> WorkerSession<E> {
         &mut self,
         now: Time,
         index: u32,
-        end: E,
+        mut end: E,
         bytes: u64,
         out: &mut impl WorkerOutbox<E>,
     ) {
@@ -112,7 +111,7 @@ impl<E> WorkerSession<E> {
                 let silence_ns = Some(ns);
                 out.send(&ToBroker::Heartbeat(Heartbeat { sequence, silence_ns }));
             }
-            out.send_end(&end);
+            out.send_end(&mut end);
         }
         self.ends_bytes += bytes;
         self.acks.push(Kept::Done { index, bytes, end });

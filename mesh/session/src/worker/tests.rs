@@ -55,7 +55,7 @@ impl WorkerOutbox<u32> for Log {
         self.said.push(said);
     }
 
-    fn send_end(&mut self, end: &u32) {
+    fn send_end(&mut self, end: &mut u32) {
         self.said.push(alloc::format!("DONE {end}"));
     }
 

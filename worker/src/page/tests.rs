@@ -1,6 +1,8 @@
 use std::sync::Barrier;
 
-use pinmesh_protocol::id::{Dispatch, TaskId};
+use pinmesh_protocol::id::{Dispatch, Epoch, TaskId};
+use pinmesh_session::Time;
+use pinmesh_session::slots::{Flip, Glance, HeldSlot, Lease, Running, SlotState};
 
 use super::*;
 

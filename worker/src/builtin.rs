@@ -1,0 +1,156 @@
+//! Ready-made services, for demonstrations, load tests and end-to-end tests.
+
+use std::time::Duration;
+
+use pinmesh_protocol::id::ContentType;
+use pinmesh_protocol::payload::from_msgpack;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::clock;
+use crate::handler::{Context, Input, Output};
+use crate::worker::Worker;
+
+/// How long `sleep` sleeps at a time: it sees a cancel after so long at the latest.
+const NAP: Duration = Duration::from_millis(5);
+
+/// `echo` (the payload back), `sleep` and `spin` (wait, or keep the CPU busy, for the duration in
+/// the payload), `sha256` (the payload's digest, lowercase hex).
+///
+/// A duration is MessagePack or text: a whole number of nanoseconds, or a number with a unit such
+/// as `250ms`.
+pub fn builtin_services() -> Worker {
+    Worker::new()
+        .raw_service("echo", echo)
+        .raw_service("sleep", sleep)
+        .raw_service("spin", spin)
+        .raw_service("sha256", sha256)
+}
+
+/// Services that go wrong on purpose: `fail` returns an error, `panic` panics, `exit` ends the
+/// process with code 7, `abort` by SIGABRT; `identity` returns client id, request id, submission,
+/// dispatch and tries as text.
+pub fn test_services(worker: Worker) -> Worker {
+    worker
+        .raw_service("fail", |_, input, _| {
+            Err::<(), _>(String::from_utf8_lossy(&input.bytes()).into_owned())
+        })
+        .raw_service("panic", panic)
+        .raw_service("exit", exit)
+        .raw_service("abort", abort)
+        .raw_service("identity", identity)
+}
+
+fn echo(context: &Context<'_>, input: Input<'_>, output: &mut Output) -> Result<(), String> {
+    output.content_type = context.content_type();
+    input.chunks().for_each(|chunk| output.bytes.extend_from_slice(chunk));
+    Ok(())
+}
+
+fn sleep(context: &Context<'_>, input: Input<'_>, _: &mut Output) -> Result<(), String> {
+    let end = clock::now().after(duration(context, input)?);
+    loop {
+        let left = Duration::from_nanos(end.since(clock::now()));
+        if left.is_zero() {
+            return Ok(());
+        }
+        if context.is_cancelled() {
+            return Err("cancelled while asleep".to_owned());
+        }
+        std::thread::sleep(left.min(NAP));
+    }
+}
+
+fn spin(context: &Context<'_>, input: Input<'_>, _: &mut Output) -> Result<(), String> {
+    let end = clock::now().after(duration(context, input)?);
+    while clock::now() < end {
+        if context.is_cancelled() {
+            return Err("cancelled while busy".to_owned());
+        }
+        std::hint::spin_loop();
+    }
+    Ok(())
+}
+
+fn sha256(_: &Context<'_>, input: Input<'_>, output: &mut Output) -> Result<(), String> {
+    let mut digest = Sha256::new();
+    input.chunks().for_each(|chunk| digest.update(chunk));
+    output.content_type = ContentType::TEXT;
+    for byte in digest.finalize() {
+        for half in [byte >> 4, byte & 15] {
+            output.bytes.push(b"0123456789abcdef"[usize::from(half)]);
+        }
+    }
+    Ok(())
+}
+
+fn panic(_: &Context<'_>, input: Input<'_>, _: &mut Output) -> Result<(), String> {
+    std::panic::panic_any(String::from_utf8_lossy(&input.bytes()).into_owned())
+}
+
+fn exit(_: &Context<'_>, _: Input<'_>, _: &mut Output) -> Result<(), String> {
+    std::process::exit(7)
+}
+
+fn abort(_: &Context<'_>, _: Input<'_>, _: &mut Output) -> Result<(), String> {
+    std::process::abort()
+}
+
+fn identity(context: &Context<'_>, _: Input<'_>, output: &mut Output) -> Result<(), String> {
+    let text = format!(
+        "{} {} {} {} {}",
+        context.client_id(),
+        context.request_id(),
+        context.submission(),
+        context.attempt().dispatch,
+        context.tries()
+    );
+    output.content_type = ContentType::TEXT;
+    output.bytes.extend_from_slice(text.as_bytes());
+    Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum DurationValue {
+    Nanoseconds(u64),
+    Text(String),
+}
+
+/// The duration in the payload, nanoseconds.
+fn duration(context: &Context<'_>, input: Input<'_>) -> Result<u64, String> {
+    let bytes = input.bytes();
+    let value = if context.content_type() == ContentType::MSGPACK {
+        from_msgpack(&bytes).map_err(|error| format!("the payload is no duration: {error}"))?
+    } else {
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|error| format!("the payload is no duration: {error}"))?;
+        DurationValue::Text(text.trim().to_owned())
+    };
+    match value {
+        DurationValue::Nanoseconds(ns) => Ok(ns),
+        DurationValue::Text(text) => parse_duration(&text),
+    }
+}
+
+fn parse_duration(text: &str) -> Result<u64, String> {
+    if let Ok(ns) = text.parse() {
+        return Ok(ns);
+    }
+    let duration = humantime::parse_duration(text).map_err(|error| {
+        format!("`{text}` is no duration: {error}; write nanoseconds, or a unit as in 250ms")
+    })?;
+    u64::try_from(duration.as_nanos()).map_err(|_| format!("`{text}` is longer than 584 years"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_nanoseconds_or_has_a_unit() {
+        assert_eq!(parse_duration("1500"), Ok(1500));
+        assert_eq!(parse_duration("250ms"), Ok(250_000_000));
+        assert!(parse_duration("soon").unwrap_err().contains("`soon`"));
+    }
+}

@@ -1,0 +1,237 @@
+//! Handlers: what a worker runs for a service, and what a handler may know of its task.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::time::Duration;
+
+use pinmesh_protocol::id::{AttemptId, ContentType, PeerId, RequestId, Submission};
+use pinmesh_session::Time;
+use pinmesh_session::worker::HeldTask;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::clock;
+use crate::page::StatusPage;
+
+/// What a handler may know of the task that it runs.
+///
+/// (client id, request id) names the request for good and the dispatch counts its attempts at one
+/// broker: write all three beside what the handler changes elsewhere, and a second run of the same
+/// request can be told from a new one.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    pub(crate) task: &'a HeldTask,
+    pub(crate) started: Time,
+    /// The page and the slot on it, where there is a supervisor.
+    pub(crate) slot: Option<(&'a StatusPage, usize)>,
+}
+
+impl Context<'_> {
+    /// The attempt: broker's epoch, task, dispatch.
+    pub fn attempt(&self) -> AttemptId {
+        self.task.attempt
+    }
+
+    /// The client process that submitted the task.
+    pub fn client_id(&self) -> PeerId {
+        self.task.client_id
+    }
+
+    /// The client's number for it.
+    pub fn request_id(&self) -> RequestId {
+        self.task.request_id
+    }
+
+    /// Which handing-in of the request this is.
+    pub fn submission(&self) -> Submission {
+        self.task.submission
+    }
+
+    /// Starts of the task that ended badly before this one.
+    pub fn tries(&self) -> u32 {
+        self.task.tries
+    }
+
+    /// Encoding of the payload.
+    pub fn content_type(&self) -> ContentType {
+        self.task.content_type
+    }
+
+    /// Whether the handler should stop: its client cancelled the task, or the worker is to leave. A
+    /// handler that then returns an error ends as cancelled. Costs a load; ask as often as you like.
+    pub fn is_cancelled(&self) -> bool {
+        self.slot.is_some_and(|(page, index)| page.is_cancelled(index))
+    }
+
+    /// Time until nobody wants the result any more; `None`: there is no deadline.
+    pub fn time_left(&self) -> Option<Duration> {
+        let deadline = self.task.deadline?;
+        Some(Duration::from_nanos(deadline.since(clock::now())))
+    }
+
+    /// Time until the supervisor kills the process over this attempt.
+    pub fn runtime_left(&self) -> Duration {
+        let end = self.started.after(self.task.max_runtime_ns);
+        Duration::from_nanos(end.since(clock::now()))
+    }
+}
+
+/// A task's payload, as it came: one piece up to 1 MiB, several beyond.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    pub(crate) pieces: Pieces<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pieces<'a> {
+    One(&'a [u8]),
+    Frames(&'a [pinmesh_transport::Frame]),
+}
+
+impl<'a> Input<'a> {
+    /// The bytes, piece by piece, uncopied.
+    pub fn chunks(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let (one, frames): (_, &[_]) = match self.pieces {
+            Pieces::One(bytes) => (Some(bytes), &[]),
+            Pieces::Frames(frames) => (None, frames),
+        };
+        one.into_iter().chain(frames.iter().map(|frame| &**frame))
+    }
+
+    /// Bytes in all.
+    pub fn len(&self) -> usize {
+        self.chunks().map(<[u8]>::len).sum()
+    }
+
+    /// Whether there is no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes in one piece: copied only if they came in several.
+    pub fn bytes(&self) -> Cow<'a, [u8]> {
+        match self.pieces {
+            Pieces::One(bytes) => Cow::Borrowed(bytes),
+            Pieces::Frames([frame]) => Cow::Borrowed(frame),
+            Pieces::Frames(_) => {
+                let mut all = Vec::with_capacity(self.len());
+                self.chunks().for_each(|chunk| all.extend_from_slice(chunk));
+                Cow::Owned(all)
+            }
+        }
+    }
+}
+
+/// Where a raw handler puts its result.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Output {
+    /// Encoding of the bytes; [`ContentType::RAW`] unless the handler says otherwise.
+    pub content_type: ContentType,
+    /// The result. Reused from task to task, so that small results cost no allocation.
+    pub bytes: Vec<u8>,
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Self { content_type: ContentType::RAW, bytes: Vec::new() }
+    }
+}
+
+impl Output {
+    pub(crate) fn clear(&mut self) {
+        self.content_type = ContentType::RAW;
+        self.bytes.clear();
+    }
+}
+
+/// A handler as the run loop calls it. The error is the text of FAILED.
+pub(crate) type BoxHandler =
+    Box<dyn FnMut(&Context<'_>, Input<'_>, &mut Output) -> Result<(), String> + Send>;
+
+/// A service and its handler.
+pub(crate) struct Service {
+    pub(crate) name: String,
+    pub(crate) handler: BoxHandler,
+}
+
+/// A function that can serve a service with MessagePack in and out: `Fn(In) -> Result<Out, E>` or
+/// `Fn(&Context, In) -> Result<Out, E>`, where `In` can be deserialized, `Out` serialized and `E`
+/// displayed. `Signature` only tells the two apart.
+pub trait Handler<Signature>: Send + 'static {
+    /// The input that it takes.
+    type In: DeserializeOwned;
+    /// The result that it gives.
+    type Out: Serialize;
+    /// What it fails with; its text goes to the client.
+    type Error: Display;
+
+    /// Runs it once.
+    ///
+    /// # Errors
+    /// The handler's own.
+    fn run(&mut self, context: &Context<'_>, input: Self::In) -> Result<Self::Out, Self::Error>;
+}
+
+impl<F, In, Out, E> Handler<fn(In) -> Result<Out, E>> for F
+where
+    F: FnMut(In) -> Result<Out, E> + Send + 'static,
+    In: DeserializeOwned,
+    Out: Serialize,
+    E: Display,
+{
+    type In = In;
+    type Out = Out;
+    type Error = E;
+
+    fn run(&mut self, _: &Context<'_>, input: In) -> Result<Out, E> {
+        self(input)
+    }
+}
+
+impl<F, In, Out, E> Handler<fn(&Context<'_>, In) -> Result<Out, E>> for F
+where
+    F: FnMut(&Context<'_>, In) -> Result<Out, E> + Send + 'static,
+    In: DeserializeOwned,
+    Out: Serialize,
+    E: Display,
+{
+    type In = In;
+    type Out = Out;
+    type Error = E;
+
+    fn run(&mut self, context: &Context<'_>, input: In) -> Result<Out, E> {
+        self(context, input)
+    }
+}
+
+/// Wraps a typed handler: decodes its input, encodes its result.
+pub(crate) fn typed<S, H: Handler<S>>(mut handler: H) -> BoxHandler {
+    Box::new(move |context, input, output| {
+        let content_type = context.content_type();
+        if content_type != ContentType::MSGPACK {
+            return Err(format!(
+                "the handler takes MessagePack (content type 1), the task has content type \
+                 {content_type}; submit it with that content type"
+            ));
+        }
+        let bytes = input.bytes();
+        let input = pinmesh_protocol::payload::from_msgpack(&bytes)
+            .map_err(|error| format!("the payload does not fit the handler's input: {error}"))?;
+        let result = handler.run(context, input).map_err(|error| error.to_string())?;
+        output.content_type = ContentType::MSGPACK;
+        output.bytes = pinmesh_protocol::payload::to_msgpack(&result)
+            .map_err(|error| format!("the handler's result cannot be encoded: {error}"))?;
+        Ok(())
+    })
+}
+
+/// Wraps a raw handler.
+pub(crate) fn raw<F, E>(mut handler: F) -> BoxHandler
+where
+    F: FnMut(&Context<'_>, Input<'_>, &mut Output) -> Result<(), E> + Send + 'static,
+    E: Display,
+{
+    Box::new(move |context, input, output| {
+        handler(context, input, output).map_err(|error| error.to_string())
+    })
+}

@@ -1,0 +1,348 @@
+//! One broker as the run loop sees it: the socket, the batch being built for it, the payloads of
+//! the tasks from it, and their slots on the status page.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use pinmesh_protocol::batch::BatchWriter;
+use pinmesh_protocol::codec::{write_done, write_to_broker};
+use pinmesh_protocol::command::{Done, FrameSpan, Payload, ToBroker};
+use pinmesh_protocol::limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX};
+use pinmesh_session::Time;
+use pinmesh_session::slots::{BrokerIndex, SLOTS};
+use pinmesh_session::worker::WorkerOutbox;
+use pinmesh_transport::{
+    Context, Dealer, Endpoint, Frame, Poller, SendOutcome, SocketOptions, Token, TransportError,
+};
+
+use crate::clock;
+use crate::handler::{Input, Output, Pieces};
+use crate::page::StatusPage;
+
+/// Buffers kept for reuse, and the longest that is: enough for a full window of small tasks.
+const POOL_MAX: usize = 2 * SLOTS;
+const POOLED_BYTES_MAX: usize = 4 * 1024;
+
+/// An end as it is kept until the broker has acknowledged it: DONE, encoded, and its frames.
+#[derive(Debug)]
+pub(super) struct End {
+    head: Vec<u8>,
+    frames: Vec<Frame>,
+}
+
+/// A task's payload while the task is held.
+#[derive(Debug, Default)]
+enum Stored {
+    #[default]
+    Empty,
+    Inline(Vec<u8>),
+    Frames(Vec<Frame>),
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    /// Tells the tasks that used this place apart; 0 while nothing waits here.
+    serial: u64,
+    input: Stored,
+}
+
+/// Where a task waits for its turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Ticket {
+    pub(super) index: u32,
+    serial: u64,
+}
+
+pub(super) struct LinkIo {
+    context: Context,
+    endpoint: Endpoint,
+    options: SocketOptions,
+    token: Token,
+    pub(super) broker: BrokerIndex,
+    pub(super) dealer: Option<Dealer>,
+    /// Closed, but still to be taken out of the poller.
+    retired: Option<Dealer>,
+    wants_socket: bool,
+    batch: BatchWriter<Frame>,
+    /// Full batches that the socket had no room for.
+    unsent: VecDeque<BatchWriter<Frame>>,
+    /// When the oldest command of the batch was written.
+    batch_since: Option<Time>,
+    pool: Vec<Vec<u8>>,
+    places: Vec<Place>,
+    serial: u64,
+    pub(super) queue: VecDeque<Ticket>,
+    page: Option<Arc<StatusPage>>,
+    /// The first of this broker's slots on the page.
+    first_slot: usize,
+    failure: Option<TransportError>,
+}
+
+impl LinkIo {
+    pub(super) fn new(
+        context: Context,
+        endpoint: Endpoint,
+        index: usize,
+        brokers: usize,
+        page: Option<Arc<StatusPage>>,
+    ) -> Self {
+        Self {
+            context,
+            endpoint,
+            options: SocketOptions::default(),
+            token: Token(index),
+            broker: BrokerIndex(index as u16),
+            dealer: None,
+            retired: None,
+            wants_socket: false,
+            batch: BatchWriter::new(),
+            unsent: VecDeque::new(),
+            batch_since: None,
+            pool: Vec::new(),
+            places: Vec::new(),
+            serial: 0,
+            queue: VecDeque::new(),
+            page,
+            first_slot: index * (SLOTS / brokers),
+            failure: None,
+        }
+    }
+
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    pub(super) fn slot(&self, index: u32) -> usize {
+        self.first_slot + index as usize
+    }
+
+    /// Does to the sockets what the machine asked for.
+    pub(super) fn settle(&mut self, poller: &mut Poller) -> Result<(), TransportError> {
+        if let Some(mut dealer) = self.retired.take() {
+            poller.deregister(&mut dealer)?;
+        }
+        if std::mem::take(&mut self.wants_socket) {
+            let mut dealer = Dealer::connect(&self.context, &self.endpoint, &self.options)?;
+            poller.register(&mut dealer, self.token)?;
+            self.dealer = Some(dealer);
+        }
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    fn retire(&mut self) {
+        // Two retirements in one pass: the first one's successor was never connected.
+        if let Some(dealer) = self.dealer.take() {
+            self.retired = Some(dealer);
+        }
+        self.batch.clear();
+        self.unsent.clear();
+        self.batch_since = None;
+    }
+
+    /// Makes room for one more command.
+    fn room(&mut self) {
+        if self.batch.is_full() {
+            self.flush();
+        }
+        if self.batch.is_full() {
+            let batch = std::mem::replace(&mut self.batch, BatchWriter::new());
+            self.unsent.push_back(batch);
+            self.batch_since = None;
+        }
+    }
+
+    fn wrote(&mut self) {
+        self.batch.count();
+        if self.batch_since.is_none() {
+            self.batch_since = Some(clock::now());
+        }
+    }
+
+    /// Sends what has been written, as far as the socket takes it.
+    pub(super) fn flush(&mut self) {
+        let Some(dealer) = &mut self.dealer else { return };
+        while let Some(batch) = self.unsent.front_mut() {
+            if !sent(dealer, batch, &mut self.failure) {
+                return;
+            }
+            self.unsent.pop_front();
+        }
+        if self.batch.is_empty() {
+            return;
+        }
+        if sent(dealer, &mut self.batch, &mut self.failure) {
+            self.batch.clear();
+            self.batch_since = None;
+        }
+    }
+
+    /// Whether the socket is full: nothing more is started, and sending is tried again soon.
+    pub(super) fn is_blocked(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Whether the socket did not take all that was flushed.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.dealer.is_some() && (self.is_blocked() || !self.batch.is_empty())
+    }
+
+    /// Whether something has waited for so long, nanoseconds, to be sent.
+    pub(super) fn has_waited(&self, now: Time, ns: u64) -> bool {
+        self.batch_since.is_some_and(|since| now.since(since) >= ns)
+    }
+
+    fn buffer(&mut self) -> Vec<u8> {
+        self.pool.pop().unwrap_or_default()
+    }
+
+    fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= POOLED_BYTES_MAX && self.pool.len() < POOL_MAX {
+            buffer.clear();
+            self.pool.push(buffer);
+        }
+    }
+
+    /// Keeps the payload of a task that was taken, and queues it.
+    pub(super) fn store(&mut self, index: u32, payload: Payload<'_>, frames: &mut [Frame]) {
+        let input = match payload {
+            Payload::Inline(bytes) => {
+                let mut buffer = self.buffer();
+                buffer.extend_from_slice(bytes);
+                Stored::Inline(buffer)
+            }
+            Payload::Frames(span) => {
+                let first = span.first as usize - 1;
+                let frames = frames.iter_mut().skip(first).take(span.frames as usize);
+                Stored::Frames(frames.map(Frame::share).collect())
+            }
+        };
+        if self.places.len() <= index as usize {
+            self.places.resize_with(index as usize + 1, Place::default);
+        }
+        self.serial += 1;
+        self.places[index as usize] = Place { serial: self.serial, input };
+        self.queue.push_back(Ticket { index, serial: self.serial });
+    }
+
+    /// The next task that still waits.
+    pub(super) fn next_ticket(&mut self) -> Option<Ticket> {
+        while let Some(&ticket) = self.queue.front() {
+            if self.places[ticket.index as usize].serial == ticket.serial {
+                return Some(ticket);
+            }
+            self.queue.pop_front();
+        }
+        None
+    }
+
+    pub(super) fn input(&self, index: u32) -> Input<'_> {
+        let pieces = match &self.places[index as usize].input {
+            Stored::Empty => Pieces::One(&[]),
+            Stored::Inline(bytes) => Pieces::One(bytes),
+            Stored::Frames(frames) => Pieces::Frames(frames),
+        };
+        Input { pieces }
+    }
+
+    fn drop_input(&mut self, index: u32) {
+        let Some(place) = self.places.get_mut(index as usize) else { return };
+        place.serial = 0;
+        if let Stored::Inline(buffer) = std::mem::take(&mut place.input) {
+            self.recycle(buffer);
+        }
+    }
+
+    /// The attempt has ended: encodes its DONE, with the bytes of `output`, and lets its input go.
+    /// Returns the length of what is kept.
+    pub(super) fn encode_end(
+        &mut self,
+        index: u32,
+        done: Done<'_>,
+        output: &mut Output,
+    ) -> (End, u64) {
+        self.drop_input(index);
+        let mut head = self.buffer();
+        let bytes = output.bytes.len();
+        if bytes < INLINE_BYTES_MAX {
+            write_done(&mut head, &Done { payload: Payload::Inline(&output.bytes), ..done });
+            let kept = head.len() as u64;
+            return (End { head, frames: Vec::new() }, kept);
+        }
+        let frames = cut(std::mem::take(&mut output.bytes));
+        let span = FrameSpan { first: 1, frames: frames.len() as u32, bytes: bytes as u64 };
+        write_done(&mut head, &Done { payload: Payload::Frames(span), ..done });
+        let kept = (head.len() + bytes) as u64;
+        (End { head, frames }, kept)
+    }
+}
+
+/// Cuts a result into frames. One frame takes the bytes as they are; beyond that each is copied
+/// once, because a frame owns its memory.
+fn cut(bytes: Vec<u8>) -> Vec<Frame> {
+    if bytes.len() <= FRAME_BYTES_MAX {
+        return vec![Frame::from(bytes)];
+    }
+    bytes.chunks(FRAME_BYTES_MAX).map(Frame::copy_of).collect()
+}
+
+fn sent(
+    dealer: &mut Dealer,
+    batch: &mut BatchWriter<Frame>,
+    failure: &mut Option<TransportError>,
+) -> bool {
+    let frames = std::mem::take(batch.attachments_mut());
+    let mut frames = frames;
+    let outcome = dealer.send(batch.bytes(), &mut frames);
+    *batch.attachments_mut() = frames;
+    match outcome {
+        Ok(SendOutcome::Sent) => true,
+        Ok(SendOutcome::Full | SendOutcome::Gone) => false,
+        Err(error) => {
+            failure.get_or_insert(error);
+            false
+        }
+    }
+}
+
+impl WorkerOutbox<End> for LinkIo {
+    fn open(&mut self) {
+        self.retire();
+        self.wants_socket = true;
+    }
+
+    fn close(&mut self) {
+        self.flush();
+        self.retire();
+        self.wants_socket = false;
+    }
+
+    fn send(&mut self, command: &ToBroker<'_>) {
+        self.room();
+        write_to_broker(self.batch.bytes_mut(), command);
+        self.wrote();
+    }
+
+    fn send_end(&mut self, end: &mut End) {
+        self.room();
+        self.batch.bytes_mut().extend_from_slice(&end.head);
+        if !end.frames.is_empty() {
+            let frames = end.frames.iter_mut().map(|frame| {
+                let bytes = frame.len();
+                (frame.share(), bytes)
+            });
+            let span = self.batch.attach(frames);
+            debug_assert_eq!(span.first, 1, "a message carries the frames of one payload");
+        }
+        self.wrote();
+    }
+
+    fn forget(&mut self, index: u32, end: Option<End>) {
+        self.drop_input(index);
+        if let Some(end) = end {
+            self.recycle(end.head);
+        }
+        if let Some(page) = &self.page {
+            page.free(self.slot(index));
+        }
+    }
+}
