@@ -39,7 +39,9 @@ fn check_tasks<B: Body>(state: &State<B>, found: &mut Vec<String>) {
         if has_ended != task.end.is_some() || has_ended == task.body.is_some() {
             found.push(format!("{key:?}: body and end do not fit {:?}", task.state));
         }
-        if task.is_listed {
+        let is_in_ready = task.occupies
+            && state.workers.get(task.worker).is_some_and(|w| w.state == WorkerState::Greeting);
+        if task.is_listed && !is_in_ready {
             found.push(format!("{key:?}: a mark of READY was left behind"));
         }
         if task.state == TaskState::InFlight && !task.occupies {

@@ -304,7 +304,8 @@ impl<B: Body> State<B> {
                 }
                 return;
             }
-            Some(limit) => heard_at.after(limit),
+            // A busy worker may be idle, and its limit short, before its limit is over.
+            Some(limit) => heard_at.after(limit).min(self.now.after(silence_max)),
             None => self.now.after(silence_max),
         };
         let timer: TimerKey = self.timers.set(at, Wake::Session(conn));

@@ -21,13 +21,18 @@ impl<B: Body> State<B> {
             let reason = "READY: parts come in order, from 0 to parts - 1, once a session";
             return self.refuse_session(conn, RefusedCode::Malformed, reason, out);
         }
-        if ready.part == 0
-            && let Err((code, reason)) = self.take_place(key, ready)
-        {
-            return self.refuse_session(conn, code, reason, out);
+        if ready.part == 0 {
+            if let Err((code, reason)) = self.take_place(key, ready) {
+                return self.refuse_session(conn, code, reason, out);
+            }
+            if self.workers.at(key.index()).state == WorkerState::Dead {
+                self.worker_gone(key, None, out);
+            }
         }
-        for held in &ready.held {
-            self.take_held(conn, key, held, out);
+        if self.workers.at(key.index()).state != WorkerState::Dead {
+            for held in &ready.held {
+                self.take_held(conn, key, held, out);
+            }
         }
         let worker = self.workers.at_mut(key.index());
         worker.next_part += 1;
@@ -45,20 +50,12 @@ impl<B: Body> State<B> {
         key: WorkerKey,
         ready: &Ready<'_>,
     ) -> Result<(), (RefusedCode, &'static str)> {
-        let mut services: alloc::vec::Vec<ServiceKey> = alloc::vec::Vec::new();
-        for name in &ready.services {
-            let full = (RefusedCode::Full, "too many services; raise limits.services");
-            let service = self.services.find_or_insert(name, self.now).ok_or(full)?;
-            // Held until the worker joins its group, so that a later name cannot displace it.
-            self.services.at_mut(service).aliases += 1;
-            services.push(service);
+        let place = ready.host.map(|host| (host, ready.slot, ready.incarnation));
+        if place.and_then(|place| self.places.get(&place)).is_some_and(|other| *other != key) {
+            let reason = "READY: another worker has this host, slot and incarnation";
+            return Err((RefusedCode::NotAllowed, reason));
         }
-        for service in &services {
-            self.services.at_mut(*service).aliases -= 1;
-        }
-        if services.is_empty() {
-            return Err((RefusedCode::Malformed, "READY: name at least one service"));
-        }
+        let services = self.services_named(&ready.services)?;
         self.bury(key.index());
         let worker = self.workers.at_mut(key.index());
         worker.state = WorkerState::Greeting;
@@ -78,6 +75,29 @@ impl<B: Body> State<B> {
         self.workers.at_mut(key.index()).has_lease = has_lease;
         self.join_group(key, services);
         Ok(())
+    }
+
+    fn services_named(
+        &mut self,
+        names: &[&str],
+    ) -> Result<alloc::vec::Vec<ServiceKey>, (RefusedCode, &'static str)> {
+        if names.is_empty() {
+            return Err((RefusedCode::Malformed, "READY: name at least one service"));
+        }
+        let mut services = alloc::vec::Vec::new();
+        for name in names {
+            let Some(service) = self.services.find_or_insert(name, self.now) else { break };
+            // Held until all are found, so that a later name cannot displace it.
+            self.services.at_mut(service).aliases += 1;
+            services.push(service);
+        }
+        for service in &services {
+            self.services.at_mut(*service).aliases -= 1;
+        }
+        if services.len() < names.len() {
+            return Err((RefusedCode::Full, "too many services; raise limits.services"));
+        }
+        Ok(services)
     }
 
     fn set_window(&mut self, key: WorkerKey, tasks: u32, bytes: u64) {
@@ -123,6 +143,7 @@ impl<B: Body> State<B> {
             if task.is_open() {
                 task.is_listed = true;
                 self.unqueue(task_key);
+                self.stop_awaiting(task_key);
                 self.occupy(task_key, key.index());
                 return;
             }
@@ -196,13 +217,14 @@ impl<B: Body> State<B> {
     /// An attempt goes back unstarted, or is already back.
     pub(crate) fn give_back(&mut self, key: TaskKey, out: &mut impl Outbox<B>) {
         let task = self.tasks.at(key.index());
-        let service = task.service;
+        let (service, worker) = (task.service, task.worker);
         match task.state {
             TaskState::Pending => return,
             TaskState::InFlight | TaskState::AwaitingEnd | TaskState::Ended => {
                 self.requeue(key, out);
             }
         }
+        self.feed(worker, out);
         self.dispatch_service(service, out);
     }
 
@@ -268,6 +290,9 @@ impl<B: Body> State<B> {
     /// A worker's session ended.
     pub(crate) fn worker_left(&mut self, key: WorkerKey) {
         self.unlist(key.index());
+        for task in self.held_by(key.index()) {
+            self.tasks.at_mut(task.index()).is_listed = false;
+        }
         let limit = self.worker_silence_max(key);
         let worker = self.workers.at_mut(key.index());
         worker.conn = None;

@@ -143,6 +143,7 @@ impl<B: Body> State<B> {
         debug_assert_ne!(task.state, TaskState::Pending, "only an attempt goes back");
         self.ledger.requeued += 1;
         let (task_client, is_cancelled) = (task.client, task.is_cancelled);
+        self.stop_awaiting(key);
         if is_cancelled || !self.is_wanted(task_client) {
             let text = EndBody::Fixed("cancelled before it was started");
             self.finish(key, Status::Cancelled, None, text, out);
@@ -161,9 +162,26 @@ impl<B: Body> State<B> {
         let task = self.tasks.at(key.index());
         if task.state == TaskState::Pending {
             let (service, priority) = (task.service, task.priority);
-            let waiting = &mut self.services.at_mut(service).waiting;
-            waiting.remove(&mut self.tasks, key.index(), priority);
+            let service = self.services.at_mut(service);
+            service.waiting.remove(&mut self.tasks, key.index(), priority);
+            if service.waiting.len() == 0
+                && let Some(timer) = service.timer.take()
+            {
+                self.timers.cancel(timer);
+            }
         }
+    }
+
+    /// A late end is waited for no more: from here on the task's timer is its deadline's again.
+    pub(crate) fn stop_awaiting(&mut self, key: TaskKey) {
+        let task = self.tasks.at_mut(key.index());
+        if task.state != TaskState::AwaitingEnd {
+            return;
+        }
+        if let Some(timer) = task.timer.take() {
+            self.timers.cancel(timer);
+        }
+        task.timer = task.deadline.map(|deadline| self.timers.set(deadline, Wake::Task(key)));
     }
 
     /// The worker of this attempt is no longer busy with it.
@@ -174,6 +192,7 @@ impl<B: Body> State<B> {
             return;
         }
         task.occupies = false;
+        task.is_listed = false;
         let (index, bytes) = (task.worker.index(), task.payload_bytes);
         self.unlist(index);
         let worker = self.workers.at_mut(index);

@@ -63,7 +63,7 @@ pub(crate) struct Task<B> {
     pub(crate) priority: Priority,
     pub(crate) is_at_most_once: bool,
     pub(crate) is_cancelled: bool,
-    /// Set and read within one READY.
+    /// Named by a READY whose last part has not come.
     pub(crate) is_listed: bool,
     pub(crate) state: TaskState,
     /// In the in-flight list of `worker`.
