@@ -1,0 +1,17 @@
+//! The broker's machine from outside: one behaviour a test, then random events against what is
+//! promised and against a naive scheduler.
+
+mod support;
+
+mod cancels;
+mod hostile;
+mod hosts;
+mod losses;
+mod overload;
+mod ready;
+mod results;
+mod scheduling;
+mod services;
+mod sessions;
+mod workers;
+

@@ -1,0 +1,178 @@
+//! Windows, budgets, drain: full means BUSY.
+
+use pinmesh_core::{CoreConfig, Event};
+use pinmesh_protocol::status::{RefusedCode, Status};
+
+use crate::support::{Ask, Effect, Sent, Sim, results, sent_to, tasks};
+
+fn busy(effects: &[Effect]) -> u64 {
+    match effects {
+        [Effect::Result { head, .. }] if head.status == Status::Busy => {
+            head.retry_after_ns.expect("BUSY says when to try again")
+        }
+        other => panic!("not one BUSY: {other:?}"),
+    }
+}
+
+#[test]
+fn past_its_window_of_tasks_a_client_is_busy() {
+    let mut sim = Sim::with(CoreConfig { client_window_tasks: 2, ..CoreConfig::default() });
+    let client = sim.client(1);
+    let other = sim.client(2);
+    sim.submit(client, 1);
+    sim.submit(client, 2);
+    let effects = sim.submit(client, 3);
+    assert_eq!(busy(&effects), sim.config.retry_after.0);
+    assert!(sim.submit(other, 1).is_empty(), "another client's window is its own");
+    let ledger = sim.broker.ledger();
+    assert_eq!((ledger.submitted, ledger.accepted, ledger.busy), (4, 3, 1));
+}
+
+#[test]
+fn a_result_counts_in_the_window_until_it_is_acknowledged() {
+    let mut sim = Sim::with(CoreConfig { client_window_tasks: 1, ..CoreConfig::default() });
+    let client = sim.client(1);
+    sim.worker(2, &["work"]);
+    let task = tasks(&sim.submit(client, 1))[0];
+    sim.done(&task);
+    busy(&sim.submit(client, 2));
+    sim.ack(client, 1);
+    assert_eq!(
+        tasks(&sim.ask(client, Ask { request: 2, submission: 2, ..Ask::default() })).len(),
+        1
+    );
+}
+
+#[test]
+fn past_its_window_of_bytes_a_client_is_busy_but_one_task_is_always_taken() {
+    let mut sim = Sim::with(CoreConfig { client_window_bytes: 100, ..CoreConfig::default() });
+    let client = sim.client(1);
+    assert!(sim.ask(client, Ask { request: 1, bytes: 500, ..Ask::default() }).is_empty());
+    busy(&sim.ask(client, Ask { request: 2, bytes: 1, ..Ask::default() }));
+    sim.cancel(client, 1, 1);
+    sim.ack(client, 2);
+    assert!(sim.ask(client, Ask { request: 3, bytes: 60, ..Ask::default() }).is_empty());
+    assert!(sim.ask(client, Ask { request: 4, bytes: 40, ..Ask::default() }).is_empty());
+    busy(&sim.ask(client, Ask { request: 5, bytes: 1, ..Ask::default() }));
+}
+
+#[test]
+fn past_the_memory_budget_everybody_is_busy() {
+    let mut sim = Sim::with(CoreConfig { memory_bytes_max: 2_000, ..CoreConfig::default() });
+    let client = sim.client(1);
+    let other = sim.client(2);
+    assert!(sim.ask(client, Ask { bytes: 1_200, ..Ask::default() }).is_empty());
+    busy(&sim.ask(other, Ask { bytes: 500, ..Ask::default() }));
+    sim.cancel(client, 1, 1);
+    sim.ack(client, 1);
+    assert!(sim.ask(other, Ask { submission: 2, bytes: 500, ..Ask::default() }).is_empty());
+}
+
+#[test]
+fn many_empty_payloads_fill_the_memory_budget_too() {
+    let mut sim = Sim::with(CoreConfig { memory_bytes_max: 10_000, ..CoreConfig::default() });
+    let client = sim.client(1);
+    let answers: Vec<_> = (0..1_000)
+        .flat_map(|request| sim.ask(client, Ask { request, bytes: 0, ..Ask::default() }))
+        .collect();
+    assert!(!answers.is_empty());
+    assert!(sim.broker.counts().bytes <= 10_000);
+}
+
+#[test]
+fn a_payload_over_the_limit_is_refused() {
+    let mut sim = Sim::with(CoreConfig { payload_bytes_max: 10, ..CoreConfig::default() });
+    let client = sim.client(1);
+    let effects = sim.ask(client, Ask { bytes: 11, ..Ask::default() });
+    assert_eq!(results(&effects), [(client, 1, Status::Refused)]);
+    assert!(sim.ask(client, Ask { request: 2, bytes: 10, ..Ask::default() }).is_empty());
+}
+
+#[test]
+fn bad_options_end_the_submission_refused_and_leave_the_session() {
+    let mut sim = Sim::new();
+    let client = sim.client(1);
+    let effects = sim.ask(client, Ask { options: Err("unknown option"), ..Ask::default() });
+    assert_eq!(results(&effects), [(client, 1, Status::Refused)]);
+    assert!(sim.submit(client, 2).is_empty());
+    assert_eq!(sim.broker.ledger().refused, 1);
+}
+
+#[test]
+fn answers_that_no_task_stands_behind_are_numbered_with_the_results() {
+    let mut sim = Sim::with(CoreConfig { client_window_tasks: 1, ..CoreConfig::default() });
+    let client = sim.client(1);
+    sim.worker(2, &["work"]);
+    let task = tasks(&sim.submit(client, 1))[0];
+    busy(&sim.submit(client, 2));
+    sim.done(&task);
+    sim.ack(client, 1);
+    assert_eq!(sim.broker.counts().tasks, 1, "the first answer was BUSY");
+    sim.ack(client, 2);
+    sim.assert_empty();
+}
+
+#[test]
+fn an_answer_beside_results_that_wait_for_a_stuck_batch_keeps_the_numbering() {
+    let mut sim = Sim::with(CoreConfig { client_window_tasks: 1, ..CoreConfig::default() });
+    let client = sim.client(1);
+    sim.worker(2, &["work"]);
+    let task = tasks(&sim.submit(client, 1))[0];
+    sim.event(Event::Full(client));
+    sim.done(&task);
+    busy(&sim.submit(client, 2));
+    sim.event(Event::Sendable(client));
+    sim.ack(client, 1);
+    assert_eq!(sim.broker.counts().tasks, 1, "BUSY was sent before the result");
+    sim.ack(client, 2);
+    sim.assert_empty();
+}
+
+#[test]
+fn busy_is_not_sent_again_after_a_reconnect() {
+    let mut sim = Sim::with(CoreConfig { client_window_tasks: 1, ..CoreConfig::default() });
+    let client = sim.client(1);
+    sim.submit(client, 1);
+    busy(&sim.submit(client, 2));
+    let effects = sim.hello(9, pinmesh_protocol::status::Role::Client, 1);
+    assert!(results(&effects).is_empty());
+}
+
+#[test]
+fn a_client_that_never_acknowledges_its_answers_is_refused_at_last() {
+    let mut sim = Sim::with(CoreConfig { client_window_tasks: 1, ..CoreConfig::default() });
+    let client = sim.client(1);
+    sim.submit(client, 0);
+    let refused = (1..2_000).find(|request| {
+        let effects = sim.submit(client, *request);
+        sent_to(&effects, client)
+            .iter()
+            .any(|sent| matches!(sent, Sent::Refused(RefusedCode::Window, _)))
+    });
+    assert!(refused.is_some(), "its answers pile up without a bound");
+}
+
+#[test]
+fn a_draining_broker_is_busy_and_finishes_what_it_holds() {
+    let mut sim = Sim::new();
+    let client = sim.client(1);
+    sim.worker(2, &["work"]);
+    let task = tasks(&sim.submit(client, 1))[0];
+    assert!(!sim.broker.is_drained());
+    sim.event(Event::Drain);
+    busy(&sim.submit(client, 2));
+    assert!(!sim.broker.is_drained());
+    sim.done(&task);
+    assert!(!sim.broker.is_drained(), "the result is not acknowledged");
+    sim.ack(client, 2);
+    assert!(sim.broker.is_drained());
+}
+
+#[test]
+fn an_idle_broker_is_drained_at_once() {
+    let mut sim = Sim::new();
+    assert!(!sim.broker.is_drained());
+    sim.event(Event::Drain);
+    assert!(sim.broker.is_drained());
+    assert_eq!(sim.broker.counts().sessions, 0);
+}

@@ -1,0 +1,125 @@
+//! What the machine caused, with owned copies.
+
+use pinmesh_core::{Conn, Outbox, ResultBody, ResultHead, TaskHead};
+use pinmesh_protocol::command::{
+    Accepted, CancelAttempt, FromBroker, Heartbeat, StageTimes, Welcome,
+};
+use pinmesh_protocol::status::{FetchState, RefusedCode, Status};
+
+use super::TestBody;
+
+/// One effect.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    Task(TaskSent),
+    Result { to: Conn, head: ResultHead, body: Said },
+    Send { to: Conn, command: Sent },
+    Close(Conn),
+    Stages(StageTimes),
+}
+
+/// TASK.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TaskSent {
+    pub to: Conn,
+    pub head: TaskHead,
+    pub body: TestBody,
+}
+
+/// The payload of a RESULT.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Said {
+    Handler(TestBody),
+    Text(String),
+}
+
+/// Any other command.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Sent {
+    Welcome(Welcome),
+    Refused(RefusedCode, String),
+    NoSession,
+    Heartbeat(Heartbeat),
+    Ack(u64),
+    Accepted(Accepted),
+    Fetched(Vec<u8>, FetchState),
+    Cancel(CancelAttempt),
+    Other(String),
+}
+
+/// An outbox that keeps everything.
+#[derive(Default)]
+pub struct Recorder {
+    pub effects: Vec<Effect>,
+}
+
+impl Outbox<TestBody> for Recorder {
+    fn task(&mut self, to: Conn, head: &TaskHead, body: &TestBody) {
+        self.effects.push(Effect::Task(TaskSent { to, head: *head, body: *body }));
+    }
+
+    fn result(&mut self, to: Conn, head: &ResultHead, body: ResultBody<'_, TestBody>) {
+        let body = match body {
+            ResultBody::Handler(body) => Said::Handler(*body),
+            ResultBody::Text(text) => Said::Text(text.into()),
+        };
+        self.effects.push(Effect::Result { to, head: *head, body });
+    }
+
+    fn send(&mut self, to: Conn, command: FromBroker<'_>) {
+        let command = match command {
+            FromBroker::Welcome(welcome) => Sent::Welcome(welcome),
+            FromBroker::Refused(refused) => Sent::Refused(refused.code, refused.reason.into()),
+            FromBroker::NoSession => Sent::NoSession,
+            FromBroker::Heartbeat(heartbeat) => Sent::Heartbeat(heartbeat),
+            FromBroker::Ack(count) => Sent::Ack(count),
+            FromBroker::Accepted(accepted) => Sent::Accepted(accepted),
+            FromBroker::Fetched(fetched) => Sent::Fetched(fetched.key.to_vec(), fetched.state),
+            FromBroker::Cancel(cancel) => Sent::Cancel(cancel),
+            other => Sent::Other(format!("{other:?}")),
+        };
+        self.effects.push(Effect::Send { to, command });
+    }
+
+    fn close(&mut self, conn: Conn) {
+        self.effects.push(Effect::Close(conn));
+    }
+
+    fn stages(&mut self, stages: &StageTimes) {
+        self.effects.push(Effect::Stages(*stages));
+    }
+}
+
+/// Every TASK, in order.
+pub fn tasks(effects: &[Effect]) -> Vec<TaskSent> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Task(task) => Some(*task),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Every RESULT, in order: to whom, which request, how it ended.
+pub fn results(effects: &[Effect]) -> Vec<(Conn, u64, Status)> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Result { to, head, .. } => Some((*to, head.request_id.0, head.status)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Every other command to this peer, in order, echoes of heartbeats left out.
+pub fn sent_to(effects: &[Effect], conn: Conn) -> Vec<Sent> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Send { command: Sent::Heartbeat(_), .. } => None,
+            Effect::Send { to, command } if *to == conn => Some(command.clone()),
+            _ => None,
+        })
+        .collect()
+}

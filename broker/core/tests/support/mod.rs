@@ -1,0 +1,399 @@
+//! A broker in virtual time: peers that speak, an outbox that records, and a cross-check of the whole
+//! machine after every event.
+
+mod effects;
+
+use pinmesh_core::{
+    Body, Broker, Conn, CoreConfig, DoneEvent, Event, Side, Span, SubmitEvent, Time,
+};
+use pinmesh_protocol::TaskOptions;
+use pinmesh_protocol::command::{
+    Attempts, CancelRequest, Heartbeat, Held, Hello, Host, HostWorker, Lost, Ready, ServiceRef,
+    Window,
+};
+use pinmesh_protocol::id::{
+    AttemptId, Epoch, Incarnation, PeerId, Priority, RequestId, Slot, Submission,
+};
+use pinmesh_protocol::status::{EndStatus, HeldState, LossKind, Role};
+
+pub use effects::{Effect, Recorder, Said, Sent, TaskSent, results, sent_to, tasks};
+
+pub const EPOCH: Epoch = Epoch(7);
+pub const SECOND: Span = Span::from_secs(1);
+/// A timer may go off this much late.
+pub const SLACK: Span = Span::from_millis(3);
+
+/// A payload: which one it is, and how long it claims to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TestBody {
+    pub tag: u64,
+    pub bytes: u64,
+}
+
+impl Body for TestBody {
+    fn payload_bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// SUBMIT, with a default for all but its number.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    pub request: u64,
+    pub submission: u32,
+    pub service: String,
+    pub priority: u8,
+    pub deadline: Option<Span>,
+    pub options: Result<TaskOptions, &'static str>,
+    pub bytes: u64,
+}
+
+impl Default for Ask {
+    fn default() -> Self {
+        Self {
+            request: 1,
+            submission: 1,
+            service: "work".into(),
+            priority: 5,
+            deadline: None,
+            options: Ok(TaskOptions::default()),
+            bytes: 10,
+        }
+    }
+}
+
+/// Options of a task that may run once only.
+pub fn at_most_once() -> Result<TaskOptions, &'static str> {
+    Ok(TaskOptions { at_most_once: true, ..TaskOptions::default() })
+}
+
+/// READY, with a default for all but its place.
+#[derive(Clone, Debug)]
+pub struct Greeting {
+    pub host: Option<u8>,
+    pub slot: u16,
+    pub incarnation: u32,
+    pub services: Vec<&'static str>,
+    pub window_tasks: u32,
+    pub window_bytes: u64,
+    pub held: Vec<Held>,
+    pub part: u32,
+    pub parts: u32,
+}
+
+impl Default for Greeting {
+    fn default() -> Self {
+        Self {
+            host: None,
+            slot: 0,
+            incarnation: 1,
+            services: vec!["work"],
+            window_tasks: 128,
+            window_bytes: 8 << 20,
+            held: Vec::new(),
+            part: 0,
+            parts: 1,
+        }
+    }
+}
+
+pub fn peer(number: u8) -> PeerId {
+    PeerId([number; 16])
+}
+
+pub fn attempt(task: &TaskSent) -> AttemptId {
+    AttemptId { epoch: EPOCH, task: task.head.task, dispatch: task.head.dispatch }
+}
+
+pub fn held(task: &TaskSent, state: HeldState) -> Held {
+    Held {
+        attempt: attempt(task),
+        client_id: task.head.client_id,
+        request_id: task.head.request_id,
+        submission: task.head.submission,
+        state,
+    }
+}
+
+/// See the module.
+pub struct Sim {
+    pub broker: Broker<TestBody>,
+    pub now: Time,
+    pub config: CoreConfig,
+    /// Who says HEARTBEAT each second while time passes.
+    alive: Vec<Conn>,
+    beat_at: Time,
+    history: Vec<String>,
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let skipped = self.history.len().saturating_sub(100);
+            eprintln!("last events:\n{}", self.history[skipped..].join("\n"));
+        }
+    }
+}
+
+impl Sim {
+    pub fn new() -> Self {
+        Self::with(CoreConfig::default())
+    }
+
+    pub fn with(config: CoreConfig) -> Self {
+        let config = CoreConfig { epoch: EPOCH, ..config };
+        let now = Time(1_000_000_000);
+        Self {
+            broker: Broker::new(config.clone()),
+            now,
+            config,
+            alive: Vec::new(),
+            beat_at: now.after(SECOND),
+            history: Vec::new(),
+        }
+    }
+
+    /// One event; the machine must be sound after it.
+    pub fn event(&mut self, event: Event<'_, TestBody>) -> Vec<Effect> {
+        let is_heartbeat = matches!(event, Event::Heartbeat(..));
+        let is_quiet = is_heartbeat || matches!(event, Event::Tick);
+        self.history.push(format!("{:>12} us  {event:?}", self.now.0 / 1_000));
+        let mut recorder = Recorder::default();
+        self.broker.handle(self.now, event, &mut recorder);
+        let is_idle = is_quiet && recorder.effects.len() <= usize::from(is_heartbeat);
+        for effect in &recorder.effects {
+            self.history.push(format!("                  -> {effect:?}"));
+            if let Effect::Close(conn) = effect {
+                self.alive.retain(|alive| alive != conn);
+            }
+        }
+        let violations = self.broker.violations();
+        assert!(violations.is_empty(), "{violations:#?}");
+        if is_idle {
+            let kept = self.history.len() - 1 - recorder.effects.len();
+            self.history.truncate(kept);
+        }
+        recorder.effects
+    }
+
+    /// Lets time pass: timers go off when they are due, those who live say HEARTBEAT each second.
+    pub fn pass(&mut self, span: Span) -> Vec<Effect> {
+        let end = self.now.after(span);
+        let mut effects = Vec::new();
+        loop {
+            let wakeup = self.broker.next_wakeup().unwrap_or(Time::NEVER).max(self.now);
+            let next = wakeup.min(self.beat_at);
+            if next > end {
+                break;
+            }
+            self.now = next;
+            if next == self.beat_at {
+                self.beat_at = self.beat_at.after(SECOND);
+                for conn in self.alive.clone() {
+                    effects.extend(self.heartbeat(conn));
+                }
+            }
+            effects.extend(self.event(Event::Tick));
+        }
+        self.now = end;
+        effects.extend(self.event(Event::Tick));
+        effects
+    }
+
+    pub fn heartbeat(&mut self, conn: Conn) -> Vec<Effect> {
+        self.event(Event::Heartbeat(conn, Heartbeat { sequence: 1, silence_ns: None }))
+    }
+
+    /// From now on this peer says HEARTBEAT no more.
+    pub fn silence(&mut self, conn: Conn) {
+        self.alive.retain(|alive| *alive != conn);
+    }
+
+    pub fn hello(&mut self, conn: u32, role: Role, number: u8) -> Vec<Effect> {
+        self.hello_as(conn, side_of(role), hello(role, number))
+    }
+
+    pub fn hello_as(&mut self, conn: u32, side: Side, hello: Hello<'_>) -> Vec<Effect> {
+        self.alive.push(Conn(conn));
+        self.event(Event::Hello(Conn(conn), side, hello))
+    }
+
+    /// A client with the peer_id of its socket's number.
+    pub fn client(&mut self, conn: u32) -> Conn {
+        self.hello(conn, Role::Client, conn as u8);
+        Conn(conn)
+    }
+
+    /// An unsupervised worker with the peer_id of its socket's number.
+    pub fn worker(&mut self, conn: u32, services: &[&'static str]) -> Conn {
+        self.greet(
+            conn,
+            conn as u8,
+            Greeting { services: services.to_vec(), ..Greeting::default() },
+        );
+        Conn(conn)
+    }
+
+    /// A worker's HELLO and READY on a new socket.
+    pub fn greet(&mut self, conn: u32, number: u8, greeting: Greeting) -> Vec<Effect> {
+        self.hello(conn, Role::Worker, number);
+        self.ready(Conn(conn), greeting)
+    }
+
+    pub fn ready(&mut self, conn: Conn, greeting: Greeting) -> Vec<Effect> {
+        self.event(Event::Ready(
+            conn,
+            Ready {
+                host: greeting.host.map(peer),
+                slot: Slot(greeting.slot),
+                incarnation: Incarnation(greeting.incarnation),
+                services: greeting.services,
+                window_tasks: greeting.window_tasks,
+                window_bytes: greeting.window_bytes,
+                held: greeting.held,
+                part: greeting.part,
+                parts: greeting.parts,
+            },
+        ))
+    }
+
+    /// A supervisor's HELLO and HOST, with the incarnation of each of its slots.
+    pub fn supervisor(&mut self, conn: u32, number: u8, workers: &[(u16, u32)]) -> Conn {
+        self.hello(conn, Role::Supervisor, number);
+        self.host(Conn(conn), workers);
+        Conn(conn)
+    }
+
+    pub fn host(&mut self, conn: Conn, workers: &[(u16, u32)]) -> Vec<Effect> {
+        let workers = workers
+            .iter()
+            .map(|(slot, incarnation)| HostWorker {
+                slot: Slot(*slot),
+                incarnation: Incarnation(*incarnation),
+                cpu: None,
+                claimed: Vec::new(),
+            })
+            .collect();
+        self.event(Event::Host(conn, Host { cpus: Vec::new(), workers }))
+    }
+
+    /// A supervised worker in the given slot, first incarnation, window of 128.
+    pub fn supervised(&mut self, conn: u32, host: u8, slot: u16) -> Conn {
+        let greeting = Greeting { host: Some(host), slot, ..Greeting::default() };
+        self.greet(conn, conn as u8, greeting);
+        Conn(conn)
+    }
+
+    /// LOST of the first incarnation in slot 0.
+    pub fn lost(
+        &mut self,
+        conn: Conn,
+        cause: LossKind,
+        running: Option<&TaskSent>,
+        started: &[&TaskSent],
+    ) -> Vec<Effect> {
+        self.event(Event::Lost(
+            conn,
+            Lost {
+                slot: Slot(0),
+                incarnation: Incarnation(1),
+                cause,
+                detail: 9,
+                running: running.map(attempt),
+                started: started.iter().map(|task| attempt(task)).collect(),
+            },
+        ))
+    }
+
+    pub fn recalled(&mut self, conn: Conn, attempts: &[&TaskSent]) -> Vec<Effect> {
+        let attempts = attempts.iter().map(|task| attempt(task)).collect();
+        self.event(Event::Recalled(conn, Attempts { slot: Slot(0), attempts }))
+    }
+
+    /// Submits a task with the default of everything.
+    pub fn submit(&mut self, conn: Conn, request: u64) -> Vec<Effect> {
+        self.ask(conn, Ask { request, ..Ask::default() })
+    }
+
+    pub fn ask(&mut self, conn: Conn, ask: Ask) -> Vec<Effect> {
+        let submit = SubmitEvent {
+            request_id: RequestId(ask.request),
+            submission: Submission(ask.submission),
+            service: ServiceRef::Name(&ask.service),
+            priority: Priority::new(ask.priority).unwrap(),
+            deadline_ns: ask.deadline.map(|span| span.0),
+            options: ask.options,
+            body: TestBody { tag: ask.request, bytes: ask.bytes },
+        };
+        self.event(Event::Submit(conn, submit))
+    }
+
+    pub fn cancel(&mut self, conn: Conn, request: u64, submission: u32) -> Vec<Effect> {
+        let (request_id, submission) = (RequestId(request), Submission(submission));
+        self.event(Event::Cancel(conn, CancelRequest { request_id, submission }))
+    }
+
+    /// DONE with OK, from the worker that the task was sent to.
+    pub fn done(&mut self, task: &TaskSent) -> Vec<Effect> {
+        self.done_by(task.to, task, EndStatus::Ok)
+    }
+
+    pub fn done_by(&mut self, conn: Conn, task: &TaskSent, status: EndStatus) -> Vec<Effect> {
+        let body = TestBody { tag: 1_000 + task.body.tag, bytes: 7 };
+        let attempt = attempt(task);
+        let done = DoneEvent { attempt, status, residence_ns: 2_000, service_ns: 1_500, body };
+        self.event(Event::Done(conn, done))
+    }
+
+    pub fn give_back(&mut self, task: &TaskSent) -> Vec<Effect> {
+        self.event(Event::Return(task.to, attempt(task)))
+    }
+
+    pub fn window(&mut self, conn: Conn, tasks: u32, bytes: u64) -> Vec<Effect> {
+        self.event(Event::Window(conn, Window { tasks, bytes }))
+    }
+
+    pub fn ack(&mut self, conn: Conn, count: u64) -> Vec<Effect> {
+        self.event(Event::Ack(conn, count))
+    }
+
+    pub fn gone(&mut self, conn: Conn) -> Vec<Effect> {
+        self.event(Event::Gone(conn))
+    }
+
+    pub fn goodbye(&mut self, conn: Conn) -> Vec<Effect> {
+        self.event(Event::Goodbye(conn))
+    }
+
+    /// A moment in which timers of the past go off.
+    pub fn settle(&mut self) -> Vec<Effect> {
+        self.pass(SLACK)
+    }
+
+    /// Nothing is held and no byte is counted.
+    pub fn assert_empty(&self) {
+        let counts = self.broker.counts();
+        assert_eq!((counts.tasks, counts.bytes), (0, 0), "{counts:?}");
+        assert_eq!((counts.pending, counts.in_flight), (0, 0), "{counts:?}");
+    }
+}
+
+/// HELLO of this role and peer, valid in all else.
+pub fn hello(role: Role, number: u8) -> Hello<'static> {
+    Hello {
+        version_min: 1,
+        version_max: 1,
+        role,
+        peer_id: peer(number),
+        name: "test@here",
+        nonce: 42,
+        features: 0,
+    }
+}
+
+pub fn side_of(role: Role) -> Side {
+    match role {
+        Role::Client => Side::Frontend,
+        Role::Worker | Role::Supervisor => Side::Backend,
+    }
+}
