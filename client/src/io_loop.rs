@@ -13,7 +13,7 @@ use pinmesh_session::client::{Client as Machine, ClientConfig, ClientEvent, Link
 use pinmesh_transport::{Dealer, Message, Pollable, Poller, Result as TransportResult};
 
 use crate::net::Net;
-use crate::shared::{Body, Order, Shared, Turn};
+use crate::shared::{Body, Order, Shared};
 
 /// Messages that a turn reads from one broker, so that orders are not kept waiting.
 const MESSAGES_A_TURN: usize = 64;
@@ -29,7 +29,8 @@ pub(crate) struct IoLoop {
     machine: Machine<Body>,
     net: Net,
     shared: Arc<Shared>,
-    turn: Turn,
+    /// Empty between turns; keeps its room.
+    orders: Vec<Order>,
     message: Message,
     attachment_lens: Vec<usize>,
     closing: Option<Closing>,
@@ -41,7 +42,7 @@ impl IoLoop {
             machine: Machine::new(config),
             net,
             shared,
-            turn: Turn::default(),
+            orders: Vec::new(),
             message: Message::default(),
             attachment_lens: Vec::new(),
             closing: None,
@@ -67,7 +68,7 @@ impl IoLoop {
             self.shared.cut_short();
         }
         self.handle(ClientEvent::Close);
-        self.net.wake_waiters();
+        self.net.tell_ends();
     }
 
     fn handle(&mut self, event: ClientEvent<'_, Body>) {
@@ -90,7 +91,7 @@ impl IoLoop {
         if self.machine.next_wakeup().is_some_and(|(at, _)| at <= self.net.now) {
             self.handle(ClientEvent::Wakeup { is_emptied });
         }
-        self.net.wake_waiters();
+        self.net.tell_ends();
         self.net.flush();
         self.tell_lost_sockets();
         Ok(is_busy || !is_emptied)
@@ -99,15 +100,11 @@ impl IoLoop {
     /// Takes the orders that have come; with `may_sleep`, the first one after an empty take wakes
     /// the thread.
     fn take_orders(&mut self, may_sleep: bool) -> bool {
-        self.turn.freed_tasks = std::mem::take(&mut self.net.freed_tasks);
-        self.turn.freed_bytes = std::mem::take(&mut self.net.freed_bytes);
-        self.turn.counters = self.machine.counters();
-        self.turn.may_sleep = may_sleep;
-        self.shared.turn(&mut self.turn);
-        let mut orders = std::mem::take(&mut self.turn.orders);
+        let mut orders = std::mem::take(&mut self.orders);
+        self.shared.take_orders(&mut orders, self.machine.counters(), may_sleep);
         let has_orders = !orders.is_empty();
         orders.drain(..).for_each(|order| self.take_order(order));
-        self.turn.orders = orders;
+        self.orders = orders;
         has_orders
     }
 
@@ -189,6 +186,7 @@ impl IoLoop {
             machine.handle(now, ClientEvent::Malformed(link, error.code()), net);
         }
         machine.handle(now, ClientEvent::BatchEnd(link), net);
+        net.tell_ends();
     }
 
     fn tell_lost_sockets(&mut self) {

@@ -19,7 +19,7 @@ use pinmesh_transport::{
 };
 
 use crate::Error;
-use crate::completion::{RawOutcome, Waiter};
+use crate::completion::{RawOutcome, Ticket};
 use crate::payload::{Bytes, Input, RawReply, Reply};
 use crate::shared::{Body, Shared};
 
@@ -70,10 +70,9 @@ pub(crate) struct Net {
     pub(crate) attachments: Vec<Frame>,
     /// The time of the event that is being handled.
     pub(crate) now: Time,
-    /// Tasks that ended in this turn, their bytes, and who waits for them.
-    pub(crate) freed_tasks: u32,
-    pub(crate) freed_bytes: u64,
-    wakes: Vec<Waiter>,
+    /// Tasks that have ended and are to be told of it, and their bytes.
+    ended: Vec<(Ticket, RawOutcome)>,
+    ended_bytes: u64,
     pings: BTreeMap<u64, Sender<Pong>>,
     next_ping: u64,
 }
@@ -94,9 +93,8 @@ impl Net {
             shared,
             attachments: Vec::new(),
             now: Time(0),
-            freed_tasks: 0,
-            freed_bytes: 0,
-            wakes: Vec::new(),
+            ended: Vec::new(),
+            ended_bytes: 0,
             pings: BTreeMap::new(),
             next_ping: 0,
         }
@@ -112,9 +110,17 @@ impl Net {
         self.next_ping
     }
 
-    /// Wakes who waits for what has ended since the last call.
-    pub(crate) fn wake_waiters(&mut self) {
-        self.wakes.drain(..).for_each(Waiter::wake);
+    /// Tells the ends since the last call: a message's worth at a time, so that the lock of the
+    /// inbox is taken once for all of them.
+    pub(crate) fn tell_ends(&mut self) {
+        if self.ended.is_empty() {
+            return;
+        }
+        let tasks = u32::try_from(self.ended.len()).expect("a client has at most a million tasks");
+        self.shared.give_back(tasks, std::mem::take(&mut self.ended_bytes));
+        for (ticket, outcome) in self.ended.drain(..) {
+            ticket.complete(outcome).wake();
+        }
     }
 
     /// Sends what there is to send, as far as the sockets have room.
@@ -310,13 +316,9 @@ impl ClientOutbox<Body> for Net {
     }
 
     fn resolve(&mut self, _: RequestId, body: Body, outcome: Outcome<'_>) {
-        self.freed_tasks += 1;
-        self.freed_bytes += body.bytes;
+        self.ended_bytes += body.bytes;
         let outcome = self.outcome(outcome, &body);
-        match body.ticket.complete(outcome) {
-            Waiter::None => {}
-            waiter => self.wakes.push(waiter),
-        }
+        self.ended.push((body.ticket, outcome));
     }
 
     fn pong(&mut self, pong: Pong) {

@@ -244,15 +244,26 @@ impl Shared {
                 && inbox.bytes.saturating_add(bytes) <= self.bounds.bytes)
     }
 
-    /// IO thread, once a turn: gives room back and takes the orders that have come. With
-    /// `may_sleep` and no order, the next one will wake it.
-    pub(crate) fn turn(&self, turn: &mut Turn) {
+    /// IO thread: takes the orders that have come into `orders`, which is empty. With `may_sleep`
+    /// and no order, the next one will wake it.
+    pub(crate) fn take_orders(
+        &self,
+        orders: &mut Vec<Order>,
+        counters: ClientCounters,
+        may_sleep: bool,
+    ) {
         let mut inbox = lock(&self.inbox);
-        inbox.tasks -= std::mem::take(&mut turn.freed_tasks);
-        inbox.bytes -= std::mem::take(&mut turn.freed_bytes);
-        inbox.counters = turn.counters;
-        std::mem::swap(&mut inbox.orders, &mut turn.orders);
-        inbox.is_asleep = turn.may_sleep && turn.orders.is_empty();
+        inbox.counters = counters;
+        std::mem::swap(&mut inbox.orders, orders);
+        inbox.is_asleep = may_sleep && orders.is_empty();
+    }
+
+    /// IO thread: that many tasks with so many bytes have ended. Their ends are told afterwards, so
+    /// that whoever has seen one finds the room.
+    pub(crate) fn give_back(&self, tasks: u32, bytes: u64) {
+        let mut inbox = lock(&self.inbox);
+        inbox.tasks -= tasks;
+        inbox.bytes -= bytes;
         let has_waiting = inbox.waiting > 0;
         drop(inbox);
         if has_waiting {
@@ -321,15 +332,4 @@ impl Shared {
             links = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
-}
-
-/// What the IO thread brings to the inbox and takes from it.
-#[derive(Debug, Default)]
-pub(crate) struct Turn {
-    pub(crate) freed_tasks: u32,
-    pub(crate) freed_bytes: u64,
-    pub(crate) counters: ClientCounters,
-    pub(crate) may_sleep: bool,
-    /// Empty when given; the orders afterwards.
-    pub(crate) orders: Vec<Order>,
 }

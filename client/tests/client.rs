@@ -65,6 +65,16 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 #[test]
+fn clients_and_handles_go_between_threads() {
+    fn goes<T: Send + Sync>() {}
+    fn moves<T: Send>() {}
+    goes::<Client>();
+    goes::<Error>();
+    goes::<pinmesh_client::Completions>();
+    moves::<Handle<std::rc::Rc<u8>>>();
+}
+
+#[test]
 fn a_handle_is_a_future() {
     let broker = FakeBroker::start();
     let client = connect(&broker);
@@ -180,6 +190,11 @@ fn a_full_window_is_told_or_waited_for() {
     broker.control(Control::Release);
     assert_eq!(second.wait().unwrap(), 2);
     drop(first);
+    let client = Client::builder().broker(&broker.endpoint).window(1).connect().unwrap();
+    for n in 0..200_u64 {
+        // Who has seen an end finds its room.
+        assert_eq!(client.try_submit::<_, u64>("echo", &n).unwrap().wait().unwrap(), n);
+    }
 }
 
 #[test]
