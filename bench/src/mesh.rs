@@ -4,6 +4,7 @@
 use std::{
     env,
     ffi::OsString,
+    fs,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -64,6 +65,7 @@ impl Mesh {
     /// Starts broker and workers and waits until they are ready. To be called on the main thread.
     pub(crate) fn start(options: &MeshOptions, interrupt: &Interrupt) -> Result<Self, BenchError> {
         let logs = options.latency_logs.as_deref();
+        logs.map_or(Ok(()), remove_worker_logs)?;
         let mut arguments = ["--frontend", "tcp://127.0.0.1:0", "--backend", "tcp://127.0.0.1:0"]
             .map(OsString::from)
             .to_vec();
@@ -74,7 +76,7 @@ impl Mesh {
         let (frontend, backend) = (endpoint("frontend")?, endpoint("backend")?);
 
         let mut arguments: Vec<OsString> =
-            vec!["--broker".into(), backend.into(), "--workers".into()];
+            vec!["--backend".into(), backend.into(), "--workers".into()];
         arguments.push(options.workers.to_string().into());
         if let Some(cpus) = &options.cpus {
             arguments.extend(["--cpus".into(), cpus.to_string().into()]);
@@ -159,21 +161,40 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
-    /// Reads the broker's log and all of the workers', which each add something of their own to the
-    /// name: `workers.hlog`, `workers-0.hlog`, `workers.hlog.1`.
+    /// Reads the broker's log and those of the workers, each of which adds its slot and incarnation
+    /// to the name: `workers.0-1.hlog`.
     fn read(folder: &Path) -> Result<Self, BenchError> {
         let broker = read_log(folder.join(BROKER_LOG))?;
         let mut workers = StageHistograms::new(Precision::Bench);
-        let unreadable = |source| HistogramError::Read { path: folder.to_owned(), source };
-        for entry in folder.read_dir().map_err(unreadable)? {
-            let path = entry.map_err(unreadable)?.path();
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-            if name.is_some_and(|name| name.starts_with("workers") && name.contains(".hlog")) {
-                workers.merge(&read_log(&path)?);
-            }
+        for path in worker_logs(folder)? {
+            workers.merge(&read_log(&path)?);
         }
         Ok(Self { broker: Some(broker), workers: Some(workers) })
     }
+}
+
+/// The logs of workers in a folder.
+fn worker_logs(folder: &Path) -> Result<Vec<PathBuf>, BenchError> {
+    let unreadable = |source| HistogramError::Read { path: folder.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in folder.read_dir().map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("workers.") && name.ends_with(".hlog") {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// Removes the worker logs of an earlier run: it may have had more workers, and their logs would
+/// be taken for those of this one.
+fn remove_worker_logs(folder: &Path) -> Result<(), BenchError> {
+    for path in worker_logs(folder)? {
+        fs::remove_file(&path).map_err(|source| BenchError::Write { path, source })?;
+    }
+    Ok(())
 }
 
 /// A program of the mesh: beside this one, so that both are of one build, or else in PATH.
@@ -241,14 +262,14 @@ mod tests {
     }
 
     #[test]
-    fn logs_of_several_workers_are_merged() {
+    fn logs_of_several_workers_are_merged_and_those_of_an_earlier_run_removed() {
         use pinmesh_histogram::{IntervalRecorder, LatencyLog, Stage};
 
         let folder = tempfile::tempdir().unwrap();
         for (file, stage) in [
             ("broker.hlog", Stage::BrokerWait),
-            ("workers-0.hlog", Stage::Service),
-            ("workers-1.hlog", Stage::Service),
+            ("workers.0-1.hlog", Stage::Service),
+            ("workers.1-1.hlog", Stage::Service),
         ] {
             let log = LatencyLog::create(folder.path().join(file), "test").unwrap();
             let now = Instant::now();
@@ -259,5 +280,9 @@ mod tests {
         let logs = Logs::read(folder.path()).unwrap();
         assert_eq!(logs.broker.unwrap().count(Stage::BrokerWait), 1);
         assert_eq!(logs.workers.unwrap().count(Stage::Service), 2);
+
+        remove_worker_logs(folder.path()).unwrap();
+        assert_eq!(worker_logs(folder.path()).unwrap(), Vec::<PathBuf>::new());
+        assert!(folder.path().join("broker.hlog").exists());
     }
 }

@@ -153,6 +153,7 @@ impl Report {
             }
         }
         self.write_spread(&mut text);
+        text.push('\n');
         for note in with_run_number(&self.runs, |run| &run.notes) {
             let _ = writeln!(text, "note: {note}");
         }
@@ -252,13 +253,17 @@ impl Report {
     }
 }
 
+/// What is said of each run, with the run's number unless it is said of all.
 fn with_run_number(runs: &[RunResult], lines: impl Fn(&RunResult) -> &Vec<String>) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for (at, run) in runs.iter().enumerate() {
         for line in lines(run) {
-            let line =
-                if runs.len() > 1 { format!("run {}: {line}", at + 1) } else { line.clone() };
-            found.push(line);
+            let is_of_all = runs.iter().all(|run| lines(run).contains(line));
+            if !is_of_all {
+                found.push(format!("run {}: {line}", at + 1));
+            } else if at == 0 {
+                found.push(line.clone());
+            }
         }
     }
     found
@@ -281,7 +286,6 @@ fn write_latencies(text: &mut String, title: &str, latencies: &Latencies) {
         }
         text.push('\n');
     }
-    text.push('\n');
 }
 
 /// A whole number with its thousands set apart: `1,234,567`.
@@ -352,6 +356,7 @@ mod tests {
         let text = report.text();
         assert!(text.contains("NOT VALID: run 3: too slow\n"), "{text}");
         assert!(!text.contains("\nvalid\n"), "{text}");
+        assert_eq!(text.matches("note: a note\n").count(), 1, "{text}");
     }
 
     #[test]

@@ -34,8 +34,9 @@ const CHECK_EVERY: Duration = Duration::from_millis(200);
 /// Saturates a mesh: each client keeps a window of tasks outstanding (a closed loop) and hands in
 /// another when one ends.
 ///
-/// It finds tasks/s, and the CPU time a task of broker, workers and clients. Its response times are
-/// those of full queues and not comparable with those of an open loop.
+/// It finds tasks/s, and the CPU time a task of broker, workers and clients; that of the clients
+/// includes checking outputs and recording times. Its response times are those of full queues and
+/// not comparable with those of an open loop.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ThroughputArgs {
     /// Worker processes of the mesh that is started for the run
