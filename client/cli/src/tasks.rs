@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pinmesh_client::{Client, ContentType, Task};
+use pinmesh_client::{Client, ContentType, RequestId, Task};
 
 use crate::args::{Call, Connection, Format, Map, Ping, TaskArgs};
 use crate::failure::{Failure, OK, TASK_FAILED};
@@ -139,8 +139,8 @@ pub(crate) fn ping(connection: &Connection, args: &Ping) -> Result<u8, Failure> 
 struct Run<'a> {
     args: &'a Map,
     progress: Progress,
-    /// Names of the inputs under way.
-    names: HashMap<u64, Vec<u8>>,
+    /// The inputs under way, by index: the task and the input's name.
+    names: HashMap<u64, (RequestId, Vec<u8>)>,
     done: u64,
     failed: u64,
 }
@@ -162,7 +162,7 @@ impl Run<'_> {
         outcome: pinmesh_client::RawOutcome,
         out: &mut impl Write,
     ) -> Result<(), Failure> {
-        let name = self.names.remove(&index).unwrap_or_default();
+        let name = self.names.remove(&index).map(|(_, name)| name).unwrap_or_default();
         let rendered = outcome.map_err(|error| error.to_string());
         let format = self.args.task.format;
         let rendered = rendered.and_then(|reply| render(reply, format, true));
@@ -199,7 +199,11 @@ pub(crate) fn map(connection: &Connection, args: &Map) -> Result<u8, Failure> {
     let start = Instant::now();
     let result = run_map(&client, &mut run, inputs);
     run.progress.finish();
-    result?;
+    if let Err(failure) = result {
+        // Nobody will read what is still under way.
+        run.names.values().for_each(|&(request_id, _)| client.cancel(request_id));
+        return Err(failure);
+    }
     let Run { done, failed, .. } = run;
     let took = start.elapsed();
     let rate = done as f64 / took.as_secs_f64().max(1e-9);
@@ -235,8 +239,8 @@ fn run_map(
             });
             match sent {
                 Err(why) => run.fail(&input.name, &why),
-                Ok(_) => {
-                    run.names.insert(index, input.name);
+                Ok(request_id) => {
+                    run.names.insert(index, (request_id, input.name));
                 }
             }
             if queue.drain(&mut ends) > 0 {

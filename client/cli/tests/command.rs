@@ -9,7 +9,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
-use common::{FakeBroker, GENEROUS};
+use common::FakeBroker;
 
 fn pinmesh(broker: &str, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pinmesh"));
@@ -90,6 +90,19 @@ fn map_runs_a_task_for_each_line() {
 }
 
 #[test]
+fn map_that_waits_too_long_cancels_what_is_under_way() {
+    let broker = FakeBroker::start();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"a\nb\n").unwrap();
+    let path = file.path().to_str().unwrap();
+    let words = ["map", "hold", "--lines", path, "--timeout", "10ms"];
+    let (code, out, err) = run(&broker.endpoint, &words);
+    assert_eq!((code, &*out), (1, ""));
+    assert!(err.contains("none of 2 tasks ended within 10ms"), "{err}");
+    broker.wait_seen("two cancels", |seen| seen.cancels.len() == 2);
+}
+
+#[test]
 fn ping_prints_round_trips_and_their_mean() {
     let broker = FakeBroker::start();
     let (code, out, err) = run(&broker.endpoint, &["ping", "-c", "3", "-i", "1ms"]);
@@ -161,5 +174,4 @@ fn another_command_is_the_program_of_that_name() {
     let path = std::env::join_paths([folder.path(), "/usr/bin".as_ref(), "/bin".as_ref()]);
     let (code, out, err) = said(&command.env("PATH", path.unwrap()).output().unwrap());
     assert_eq!((code, &*out), (7, "a --b\n"), "{err}");
-    let _ = GENEROUS;
 }
