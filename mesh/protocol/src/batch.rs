@@ -2,8 +2,9 @@
 
 use alloc::vec::Vec;
 
-use crate::codec::{self, Source};
+use crate::codec::{self, Frames};
 use crate::command::{FrameSpan, FromBroker, ToBroker};
+use crate::cursor::Cursor;
 use crate::error::DecodeError;
 use crate::limits::{BATCH_BYTES, FRAME_BYTES_MAX, FRAMES_MAX};
 
@@ -26,10 +27,11 @@ use crate::limits::{BATCH_BYTES, FRAME_BYTES_MAX, FRAMES_MAX};
 /// ```
 #[derive(Debug)]
 pub struct BatchReader<'a> {
-    source: Source<'a>,
+    /// After an error it is where the bad command starts.
+    cursor: Cursor<'a>,
+    frames: Frames<'a>,
     state: State,
     ignored: u32,
-    discarded: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,8 +47,8 @@ impl<'a> BatchReader<'a> {
     /// lengths of the frames after it.
     #[inline]
     pub fn new(first: &'a [u8], attachment_lens: &'a [usize]) -> Self {
-        let source = Source::new(first, attachment_lens);
-        Self { source, state: State::New, ignored: 0, discarded: 0 }
+        let (cursor, frames) = (Cursor::new(first), Frames::new(attachment_lens));
+        Self { cursor, frames, state: State::New, ignored: 0 }
     }
 
     /// The next command to a broker. `None` after the last one, and for ever after an error.
@@ -65,37 +67,29 @@ impl<'a> BatchReader<'a> {
     #[inline]
     fn next<T>(
         &mut self,
-        read: impl Fn(&mut Source<'a>) -> Result<Option<T>, DecodeError>,
+        read: impl Fn(&mut Cursor<'a>, &mut Frames<'a>) -> Result<Option<T>, DecodeError>,
     ) -> Option<Result<T, DecodeError>> {
         if self.state != State::Reading {
             if self.state == State::Failed {
                 return None;
             }
             self.state = State::Reading;
-            if let Err(error) = self.source.check_frames() {
-                return Some(Err(self.fail(error)));
+            if let Err(error) = self.frames.check_sizes(self.cursor.rest().len()) {
+                self.state = State::Failed;
+                return Some(Err(error));
             }
         }
-        while !self.source.cursor.rest().is_empty() {
-            let left = self.source.cursor.rest().len();
-            match read(&mut self.source) {
+        while !self.cursor.rest().is_empty() {
+            match read(&mut self.cursor, &mut self.frames) {
                 Ok(Some(command)) => return Some(Ok(command)),
                 Ok(None) => self.ignored += 1,
                 Err(error) => {
-                    let error = self.fail(error);
-                    self.discarded = left;
+                    self.state = State::Failed;
                     return Some(Err(error));
                 }
             }
         }
         None
-    }
-
-    #[cold]
-    fn fail(&mut self, error: DecodeError) -> DecodeError {
-        self.state = State::Failed;
-        self.discarded = self.source.cursor.rest().len();
-        error
     }
 
     /// Commands that were stepped over.
@@ -105,7 +99,7 @@ impl<'a> BatchReader<'a> {
 
     /// Bytes of the first frame from the bad command on; 0 without an error.
     pub fn discarded(&self) -> usize {
-        self.discarded
+        if self.state == State::Failed { self.cursor.rest().len() } else { 0 }
     }
 
     /// Ends the reading.
@@ -118,9 +112,9 @@ impl<'a> BatchReader<'a> {
             return Ok(());
         }
         if self.state == State::New {
-            self.source.check_frames()?;
+            self.frames.check_sizes(self.cursor.rest().len())?;
         }
-        self.source.check_named()
+        self.frames.check_named(self.cursor.at())
     }
 }
 

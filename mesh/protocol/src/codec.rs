@@ -3,14 +3,15 @@
 //!
 //! SUBMIT, TASK, DONE, RESULT and ACK are the hot ones: no allocation, one pass.
 
+mod fields;
+mod frames;
 mod read;
 mod read_cold;
-mod source;
 mod write;
 mod write_cold;
 
+pub(crate) use frames::Frames;
 pub(crate) use read::{from_broker, to_broker};
-pub(crate) use source::Source;
 pub use write::{
     submit_header_bytes, write_ack, write_done, write_result, write_submit, write_task,
 };
