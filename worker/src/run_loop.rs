@@ -4,28 +4,21 @@
 //! machine's to say. A pass goes on to the next task for at most [`FLUSH_AFTER_NS`], so that short
 //! tasks are answered in batches and long ones at once, and the socket is read in between.
 
+mod intake;
 mod link;
+mod task;
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pinmesh_histogram::{IntervalRecorder, Stage};
-use pinmesh_protocol::batch::BatchReader;
-use pinmesh_protocol::command::{Done, FromBroker, Payload, Task};
-use pinmesh_protocol::id::ContentType;
-use pinmesh_protocol::status::{EndStatus, RefusedCode};
+use pinmesh_histogram::IntervalRecorder;
 use pinmesh_session::Time;
-use pinmesh_session::slots::SlotState;
 use pinmesh_session::worker::{Event, Start, WorkerConfig, WorkerSession};
-use pinmesh_transport::{
-    Context as Sockets, Endpoint, Frame, Message, Pollable, Poller, TransportError,
-};
+use pinmesh_transport::{Context as Sockets, Endpoint, Message, Pollable, Poller, TransportError};
 
 use crate::clock;
-use crate::handler::{Context, Output, Service};
+use crate::handler::{Output, Service};
 use crate::page::{StatusPage, WorkerCounts};
 use link::{End, LinkIo, Ticket};
 
@@ -162,87 +155,6 @@ impl RunLoop {
         page.set_counts(self.counts);
     }
 
-    /// Reads what is there, up to a bound for each broker. Whether every socket was read empty.
-    fn receive(&mut self) -> Result<bool, TransportError> {
-        let mut is_empty = true;
-        for index in 0..self.links.len() {
-            let mut left = MESSAGES_MAX;
-            loop {
-                let link = &mut self.links[index];
-                let Some(dealer) = &mut link.io.dealer else { break };
-                if !dealer.recv(&mut self.message)? {
-                    break;
-                }
-                self.on_message(index, clock::now());
-                left -= 1;
-                if left == 0 {
-                    is_empty = false;
-                    break;
-                }
-            }
-        }
-        Ok(is_empty)
-    }
-
-    fn on_message(&mut self, index: usize, now: Time) {
-        let link = &mut self.links[index];
-        let was_open = link.session.is_open();
-        if let Some(fault) = self.message.fault {
-            tracing::warn!(broker = %link.io.endpoint(), %fault, "a message was dropped");
-            link.session.handle(now, Event::Malformed(RefusedCode::TooLarge), &mut link.io);
-            return;
-        }
-        let Some((first, frames)) = self.message.frames.split_first_mut() else { return };
-        self.frame_lens.clear();
-        self.frame_lens.extend(frames.iter().map(|frame| frame.len()));
-        self.fresh.clear();
-        let mut reader = BatchReader::new(first, &self.frame_lens);
-        // A session that ends inside a message has no ear for the rest of it.
-        let mut fault = None;
-        while link.io.dealer.is_some() {
-            match reader.next_from_broker() {
-                None => {
-                    fault = reader.finish().err();
-                    break;
-                }
-                Some(Ok(FromBroker::Task(task))) => {
-                    self.fresh.extend(take(link, self.page.as_deref(), now, &task, frames));
-                }
-                Some(Ok(command)) => {
-                    if let FromBroker::Refused(refused) = &command {
-                        let broker = link.io.endpoint();
-                        tracing::warn!(%broker, code = %refused.code, reason = refused.reason,
-                            "the broker refused this worker");
-                    }
-                    link.session.handle(now, Event::Received(command), &mut link.io);
-                }
-                Some(Err(error)) => {
-                    fault = Some(error);
-                    break;
-                }
-            }
-        }
-        if let Some(error) = fault {
-            tracing::warn!(broker = %link.io.endpoint(), %error, "not understood");
-            link.session.handle(now, Event::Malformed(error.code()), &mut link.io);
-        }
-        if let Some(page) = &self.page
-            && !self.fresh.is_empty()
-            && page.settle()
-        {
-            for &index in &self.fresh {
-                if let Some(task) = link.session.task(index) {
-                    // The slot is recalled by this, and skipped when its turn comes.
-                    page.is_refused(link.io.slot(index), link.io.broker, task.attempt);
-                }
-            }
-        }
-        if link.session.is_open() != was_open {
-            let is_open = link.session.is_open();
-            tracing::debug!(broker = %link.io.endpoint(), is_open, "session");
-        }
-    }
-
     /// Time, leases, and whether to leave.
     fn tick(&mut self, now: Time, is_empty: bool) -> Result<(), TransportError> {
         if self.leave_by.is_none() && self.stop.load(Ordering::Relaxed) {
@@ -320,66 +232,6 @@ impl RunLoop {
         None
     }
 
-    /// Runs one handler. Returns when it ended, which is when the next one starts.
-    fn run_one(&mut self, index: usize, ticket: Ticket, started: Time) -> Time {
-        let link = &mut self.links[index];
-        let Some(&task) = link.session.task(ticket.index) else { return started };
-        let slot = link.io.slot(ticket.index);
-        if let Some(page) = &self.page
-            && !page.claim(slot, started, task.max_runtime_ns)
-        {
-            link.session.recalled(ticket.index, &mut link.io);
-            return started;
-        }
-        self.output.clear();
-        let context =
-            Context { task: &task, started, slot: self.page.as_deref().map(|page| (page, slot)) };
-        let input = link.io.input(ticket.index);
-        let handler = &mut self.services[task.service as usize].handler;
-        let output = &mut self.output;
-        let result = catch_unwind(AssertUnwindSafe(|| handler(&context, input, output)))
-            .unwrap_or_else(|panic| Err(format!("the handler panicked: {}", panic_text(&*panic))));
-        let limit = link.session.payload_bytes_max();
-        let result = result.and_then(|()| match self.output.bytes.len() as u64 {
-            bytes if bytes <= limit => Ok(()),
-            bytes => Err(format!(
-                "the result has {bytes} bytes, the broker takes {limit}; return less, or raise \
-                 the broker's payload limit"
-            )),
-        });
-        let status = match result {
-            Ok(()) => EndStatus::Ok,
-            Err(text) => {
-                let was_cancelled = context.is_cancelled();
-                fail(&mut self.output, text, limit);
-                if was_cancelled { EndStatus::Cancelled } else { EndStatus::Failed }
-            }
-        };
-        let ended = clock::now();
-        if let Some(page) = &self.page {
-            page.end(slot);
-        }
-        let done = Done {
-            attempt: task.attempt,
-            status,
-            residence_ns: ended.since(task.received),
-            service_ns: ended.since(started),
-            content_type: self.output.content_type,
-            payload: Payload::Inline(&[]),
-        };
-        let (end, bytes) = link.io.encode_end(ticket.index, done, &mut self.output);
-        link.session.end(ended, ticket.index, end, bytes, &mut link.io);
-        match status {
-            EndStatus::Failed => self.counts.tasks_failed += 1,
-            EndStatus::Ok | EndStatus::Cancelled => self.counts.tasks_ok += 1,
-        }
-        if let Some(recorder) = &mut self.recorder {
-            recorder.record(Stage::WorkerWait, started.since(task.received));
-            recorder.record(Stage::Service, ended.since(started));
-        }
-        ended
-    }
-
     fn record_interval(&mut self) {
         let Some(recorder) = &mut self.recorder else { return };
         let now = Instant::now();
@@ -418,53 +270,6 @@ impl RunLoop {
         let _ = self.poller.wait(&mut sockets, timeout, self.spin)?;
         Ok(())
     }
-}
-
-/// TASK: keeps it and shows it on the page. Its index, unless it goes back.
-fn take(
-    link: &mut Link,
-    page: Option<&StatusPage>,
-    now: Time,
-    task: &Task<'_>,
-    frames: &mut [Frame],
-) -> Option<u32> {
-    if let Some(page) = page
-        && !link.session.admits(task.payload.len())
-    {
-        sweep(link, page);
-    }
-    let index = link.session.take(now, task, &mut link.io)?;
-    link.io.store(index, task.payload, frames);
-    if let (Some(page), Some(held)) = (page, link.session.task(index)) {
-        page.publish(link.io.slot(index), link.io.broker, held.attempt);
-    }
-    Some(index)
-}
-
-/// Frees what was recalled behind a long task: the broker counts it as gone already.
-fn sweep(link: &mut Link, page: &StatusPage) {
-    let waiting: Vec<u32> = link.io.queue.iter().map(|ticket| ticket.index).collect();
-    for index in waiting {
-        if page.word(link.io.slot(index)).state() == SlotState::Recalled {
-            link.session.recalled(index, &mut link.io);
-        }
-    }
-}
-
-/// Puts an error's text in the place of the result.
-fn fail(output: &mut Output, mut text: String, limit: u64) {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    if text.len() > limit {
-        let end = (0..=limit).rev().find(|&at| text.is_char_boundary(at));
-        text.truncate(end.unwrap_or(0));
-    }
-    output.content_type = ContentType::TEXT;
-    output.bytes = text.into_bytes();
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
 }
 
 #[cfg(test)]

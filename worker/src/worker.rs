@@ -344,9 +344,10 @@ fn shortened(mut name: String) -> String {
 fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("PINMESH_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
     // A program that has set up a log of its own keeps it.
-    let _ =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = log.with_writer(std::io::stderr).with_ansi(is_terminal).try_init();
 }
 
 #[cfg(test)]

@@ -266,6 +266,7 @@ impl<E> WorkerSession<E> {
         self.link = Link::Open(Open::new(welcome, now));
         self.acks.restart();
         self.send_ready(out);
+        self.announce(now, self.ends_bytes, out);
         for kept in self.acks.iter_mut() {
             if let Kept::Done { end, .. } = kept {
                 out.send_end(end);

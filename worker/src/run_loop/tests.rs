@@ -5,11 +5,13 @@ mod fake;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use pinmesh_protocol::id::{AttemptId, Dispatch, Incarnation, PeerId, Slot, TaskId};
+use pinmesh_protocol::id::{AttemptId, ContentType, Dispatch, Incarnation, PeerId, Slot, TaskId};
+use pinmesh_protocol::status::{EndStatus, RefusedCode};
 use pinmesh_session::slots::{BrokerIndex, Flip};
 
 use super::*;
 use crate::builtin::{builtin_services, test_services};
+use crate::handler::Context;
 use crate::worker::{Embedded, Worker};
 use fake::{EPOCH, FakeBroker, Heard};
 

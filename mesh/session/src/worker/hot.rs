@@ -103,18 +103,23 @@ impl<E> WorkerSession<E> {
         out: &mut impl WorkerOutbox<E>,
     ) {
         self.held.set_state(index, HeldState::Ended);
-        if let Link::Open(open) = &mut self.link {
-            if bytes > FRAME_BYTES_MAX as u64 {
-                let ns = bytes.saturating_mul(1_000_000_000) / SILENCE_BYTES_PER_S;
-                let sequence = open.next_sequence(now);
-                open.on_silence(now, ns);
-                let silence_ns = Some(ns);
-                out.send(&ToBroker::Heartbeat(Heartbeat { sequence, silence_ns }));
-            }
+        if matches!(self.link, Link::Open(_)) {
+            self.announce(now, bytes, out);
             out.send_end(&mut end);
         }
         self.ends_bytes += bytes;
         self.acks.push(Kept::Done { index, bytes, end });
+    }
+
+    /// Before a long end: says for how long there will be nothing else to hear.
+    pub(super) fn announce(&mut self, now: Time, bytes: u64, out: &mut impl WorkerOutbox<E>) {
+        let Link::Open(open) = &mut self.link else { return };
+        if bytes > FRAME_BYTES_MAX as u64 {
+            let ns = bytes.saturating_mul(1_000_000_000) / SILENCE_BYTES_PER_S;
+            let sequence = open.next_sequence(now);
+            open.on_silence(now, ns);
+            out.send(&ToBroker::Heartbeat(Heartbeat { sequence, silence_ns: Some(ns) }));
+        }
     }
 
     /// Gives a task back that has not started.
