@@ -14,8 +14,9 @@ const TICK_BITS: u32 = 20;
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
 const LEVELS: usize = 6;
-/// Timers further away than this stand in the last slot and are set again from there.
-const SPAN_TICKS: u64 = 1 << (SLOT_BITS * LEVELS as u32);
+/// Timers further away than this wait in the last slot of the top level and are placed anew from there.
+/// One slot less than the wheel, so that none lands in the slot that the wheel stands at.
+const SPAN_TICKS: u64 = (SLOTS as u64 - 1) << (SLOT_BITS * (LEVELS as u32 - 1));
 
 struct Timer<W> {
     wake: W,
@@ -127,7 +128,7 @@ impl<W: Copy> TimerWheel<W> {
             self.due.push_back(&mut self.timers, index);
             return;
         }
-        let tick = tick.min(self.now.saturating_add(SPAN_TICKS - 1));
+        let tick = tick.min(self.now.saturating_add(SPAN_TICKS));
         let differing = (tick ^ self.now) | (SLOTS as u64 - 1);
         let level = (((63 - differing.leading_zeros()) / SLOT_BITS) as usize).min(LEVELS - 1);
         let slot = (tick >> (level as u32 * SLOT_BITS)) as usize % SLOTS;

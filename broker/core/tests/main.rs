@@ -15,3 +15,4 @@ mod services;
 mod sessions;
 mod workers;
 
+mod model;
