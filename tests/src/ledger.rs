@@ -58,7 +58,8 @@ mod tests {
 
     #[test]
     fn the_ledger_is_found_in_a_line_of_the_log() {
-        let line = "2026-01-01T00:00:00Z  INFO pinmesh_broker::event_loop: Ledger { ok: 3, held: 0 }";
+        let line =
+            "2026-01-01T00:00:00Z  INFO pinmesh_broker::event_loop: Ledger { ok: 3, held: 0 }";
         let ledger = Ledger::parse(line).unwrap();
         assert_eq!((ledger.count("ok"), ledger.count("held")), (3, 0));
         assert_eq!(Ledger::parse("Counts { pending: 0 }"), None);

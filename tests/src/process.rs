@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal,
+};
 
 use crate::{LIMIT, wait_for};
 
@@ -71,9 +73,7 @@ impl Lines {
 
     /// The first line from number `mark` on in which `look` finds something.
     fn find<T>(&self, mark: usize, look: impl FnMut(&String) -> Option<T>) -> Option<T> {
-        self.with(|said| {
-            said.lines.iter().skip(mark.saturating_sub(said.dropped)).find_map(look)
-        })
+        self.with(|said| said.lines.iter().skip(mark.saturating_sub(said.dropped)).find_map(look))
     }
 
     fn text(&self) -> String {
@@ -122,11 +122,7 @@ impl Process {
         let name = name.to_string_lossy().into_owned();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let mark = format!("{}-{count}", std::process::id());
-        command
-            .env(MARK, &mark)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.env(MARK, &mark).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let parent = getpid();
         // SAFETY: the closure runs between fork and exec and makes system calls only (prctl,
         // getppid); it neither allocates nor locks.

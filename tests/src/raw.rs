@@ -7,7 +7,9 @@ use pinmesh_protocol::codec::write_to_broker;
 use pinmesh_protocol::command::{
     FromBroker, Hello, Payload, Ready, ServiceRef, Submit, ToBroker, Welcome,
 };
-use pinmesh_protocol::id::{ContentType, Incarnation, PeerId, Priority, RequestId, Slot, Submission};
+use pinmesh_protocol::id::{
+    ContentType, Incarnation, PeerId, Priority, RequestId, Slot, Submission,
+};
 use pinmesh_protocol::limits;
 use pinmesh_protocol::status::{RefusedCode, Role};
 
