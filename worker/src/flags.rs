@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use pinmesh_host::{CpuSelection, WORKERS_MAX};
+use pinmesh_host::CpuSelection;
+use pinmesh_protocol::limits::WORKERS_MAX;
 use pinmesh_transport::Endpoint;
 
 use crate::error::WorkerError;

@@ -306,9 +306,12 @@ impl Child {
             }
         };
         let cause = cause_of(death, killed, is_draining);
+        let glance = fx.glance(self.slot);
+        // It may have begun its loop since the last look.
+        let was_starting = was_starting && glance.turn == 0;
         let (Death::Exited(detail) | Death::Signalled(detail)) = death;
         let (slot, incarnation) = (self.slot, self.incarnation);
-        let running = fx.glance(slot).running.map(|running| (running.broker, running.attempt));
+        let running = glance.running.map(|running| (running.broker, running.attempt));
         let started = fx
             .held(slot)
             .into_iter()
@@ -319,6 +322,11 @@ impl Child {
         let ran = running.map(|(_, attempt)| attempt);
         fx.note(Note::Died { slot, incarnation, cause, detail, running: ran, was_starting });
         if !is_draining {
+            if glance.running.is_some() || now.since(life.born) >= config.healthy_ns {
+                // A task is charged with it, and may do it only so often: whoever waits behind that
+                // task is not to wait longer each time.
+                self.failures = 0;
+            }
             self.plan_restart(now, now.since(life.born), cause, config, fx);
         }
         Some(Loss { slot, incarnation, cause, detail, running, started })
@@ -332,9 +340,6 @@ impl Child {
         config: &Config,
         fx: &mut E,
     ) {
-        if lived_ns >= config.healthy_ns {
-            self.failures = 0;
-        }
         match cause {
             LossKind::Exited | LossKind::Signalled | LossKind::Stalled | LossKind::Unknown => {
                 self.back_off(now, config, fx);

@@ -27,9 +27,11 @@ pub struct Config {
     pub heartbeat_ns: u64,
     /// Missed heartbeats after which a broker is given up, until WELCOME says another number.
     pub liveness: u32,
-    /// Wait before the first restart after a crash; doubles with each crash in a row. Nanoseconds.
+    /// Wait before the first restart after a crash; doubles with each crash in a row of a worker
+    /// that ran no task. Nanoseconds.
     pub restart_min_ns: u64,
-    /// The longest wait before a restart, nanoseconds.
+    /// The longest wait before a restart, nanoseconds. Well below the time that a broker lets tasks
+    /// wait for a worker.
     pub restart_max_ns: u64,
     /// A worker that lived this long was healthy: its crash counts as the first, nanoseconds.
     pub healthy_ns: u64,
@@ -70,7 +72,7 @@ impl Config {
             heartbeat_ns: 1_000 * MS,
             liveness: 3,
             restart_min_ns: 100 * MS,
-            restart_max_ns: 30_000 * MS,
+            restart_max_ns: 10_000 * MS,
             healthy_ns: 10_000 * MS,
             stall_max_ns: 10_000 * MS,
             drain_ns: 30_000 * MS,

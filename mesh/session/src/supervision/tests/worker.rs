@@ -52,7 +52,7 @@ fn the_first_crash_restarts_quickly_and_crashes_in_a_row_ever_more_slowly() {
         waits.push(fake.now.since(died) / MS);
     }
     assert_eq!(waits[..4], [100, 200, 400, 800]);
-    assert_eq!(waits[11], 30_000);
+    assert_eq!(waits[11], 10_000);
     assert_eq!(fake.machine.children[0].incarnation(), Incarnation(13));
 }
 
@@ -76,13 +76,40 @@ fn a_healthy_life_forgives_earlier_crashes() {
 }
 
 #[test]
+fn a_crash_under_a_task_is_the_tasks_fault_and_restarts_quickly_each_time() {
+    let mut fake = Fake::up(1, 1);
+    for task in 1..=5 {
+        fake.run_task(0, A, task, S);
+        die(&mut fake, 0, Death::Signalled(6));
+        let died = fake.now;
+        let before = fake.world.spawned.len();
+        while fake.world.spawned.len() == before {
+            fake.run_echoed(10 * MS);
+        }
+        assert_eq!(fake.now.since(died), 100 * MS);
+    }
+}
+
+#[test]
+fn a_worker_that_dies_between_its_first_turn_and_the_next_look_was_up() {
+    let mut fake = Fake::new(1, 1);
+    fake.page(0).turn = 1;
+    die(&mut fake, 0, Death::Signalled(9));
+    let was_starting = fake.world.notes.iter().find_map(|note| match note {
+        Note::Died { was_starting, .. } => Some(*was_starting),
+        _ => None,
+    });
+    assert_eq!(was_starting, Some(false));
+}
+
+#[test]
 fn a_worker_that_cannot_be_started_is_tried_with_the_same_backoff() {
     let mut fake = Fake::new(1, 1);
     die(&mut fake, 0, Death::Exited(2));
     fake.world.can_spawn = false;
     fake.run_echoed(60 * S);
     let failed = fake.world.notes.iter().filter(|n| matches!(n, Note::SpawnFailed { .. })).count();
-    assert!((7..=10).contains(&failed), "{failed}");
+    assert!((11..=14).contains(&failed), "{failed}");
 }
 
 #[test]
