@@ -1,5 +1,6 @@
 //! What the tests of the wire share.
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 pub mod catalogue;
 pub mod meaning;

@@ -53,7 +53,8 @@ fn payload() -> impl Strategy<Value = Payload<'static>> {
     });
     prop_oneof![
         8 => bytes(80).prop_map(Payload::Inline),
-        1 => bytes(70_000).prop_map(Payload::Inline),
+        1 => (any::<u8>(), 0_usize..70_000)
+            .prop_map(|(byte, len)| Payload::Inline(Vec::leak(vec![byte; len]))),
         2 => frames,
     ]
 }
@@ -91,7 +92,12 @@ fn priority() -> impl Strategy<Value = Priority> {
 fn submit() -> impl Strategy<Value = Submit<'static>> {
     let head = (uint(), uint32(), service(), priority(), option::of(uint()));
     (head, content_type(), options(), payload()).prop_map(
-        |((request, submission, service, priority, deadline_ns), content_type, options, payload)| {
+        |(
+            (request, submission, service, priority, deadline_ns),
+            content_type,
+            options,
+            payload,
+        )| {
             Submit {
                 request_id: RequestId(request),
                 submission: Submission(submission),
@@ -192,15 +198,14 @@ fn ready() -> impl Strategy<Value = Ready<'static>> {
 }
 
 fn host() -> impl Strategy<Value = Host> {
-    let worker =
-        (any::<u16>(), uint32(), option::of(any::<u16>()), vec(attempt(), 0..5)).prop_map(
-            |(slot, incarnation, cpu, claimed)| HostWorker {
-                slot: Slot(slot),
-                incarnation: Incarnation(incarnation),
-                cpu,
-                claimed,
-            },
-        );
+    let worker = (any::<u16>(), uint32(), option::of(any::<u16>()), vec(attempt(), 0..5)).prop_map(
+        |(slot, incarnation, cpu, claimed)| HostWorker {
+            slot: Slot(slot),
+            incarnation: Incarnation(incarnation),
+            cpu,
+            claimed,
+        },
+    );
     (vec(any::<u16>(), 0..40), vec(worker, 0..20))
         .prop_map(|(cpus, workers)| Host { cpus, workers })
 }
@@ -310,14 +315,14 @@ pub fn to_broker() -> impl Strategy<Value = ToBroker<'static>> {
         uint().prop_map(ToBroker::Ack),
         window().prop_map(ToBroker::Window),
         alias().prop_map(ToBroker::Service),
-        3 => submit().prop_map(ToBroker::Submit),
+        submit().prop_map(ToBroker::Submit),
         (uint(), uint32()).prop_map(|(request, submission)| ToBroker::Cancel(CancelRequest {
             request_id: RequestId(request),
             submission: Submission(submission),
         })),
         bytes(128).prop_map(ToBroker::Fetch),
         ready().prop_map(ToBroker::Ready),
-        3 => done().prop_map(ToBroker::Done),
+        done().prop_map(ToBroker::Done),
         attempt().prop_map(ToBroker::Return),
         worker_progress().prop_map(ToBroker::Progress),
         host().prop_map(ToBroker::Host),
@@ -336,7 +341,7 @@ pub fn from_broker() -> impl Strategy<Value = FromBroker<'static>> {
         uint().prop_map(FromBroker::Ack),
         window().prop_map(FromBroker::Window),
         alias().prop_map(FromBroker::Service),
-        3 => result().prop_map(FromBroker::Result),
+        result().prop_map(FromBroker::Result),
         (uint(), uint()).prop_map(|(request, task)| FromBroker::Accepted(Accepted {
             request_id: RequestId(request),
             task: TaskId(task),
@@ -344,7 +349,7 @@ pub fn from_broker() -> impl Strategy<Value = FromBroker<'static>> {
         (bytes(128), select(FetchState::ALL))
             .prop_map(|(key, state)| FromBroker::Fetched(Fetched { key, state })),
         client_progress().prop_map(FromBroker::Progress),
-        3 => task().prop_map(FromBroker::Task),
+        task().prop_map(FromBroker::Task),
         Just(FromBroker::Drain),
         attempts().prop_map(FromBroker::Recall),
         (any::<u16>(), attempt(), any::<bool>()).prop_map(|(slot, attempt, is_hard)| {

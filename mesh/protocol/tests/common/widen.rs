@@ -38,7 +38,7 @@ fn value(rest: &mut &[u8], out: &mut Vec<u8>, random: &mut XorShift) {
         0xd9 => text(number(rest, 1), rest, out, random),
         0xda => text(number(rest, 2), rest, out, random),
         0xc0 | 0xc2 | 0xc3 | 0xe0..=0xff => out.push(first),
-        0xc4 | 0xc5 => {
+        0xc4..=0xc6 => {
             let len = number(rest, 1 << (first - 0xc4));
             length(len, &[0xff, 0xffff, 0xffff_ffff], &[0xc4, 0xc5, 0xc6], out, random);
             out.extend_from_slice(take(rest, len as usize));
