@@ -23,6 +23,7 @@ impl<B: Body> State<B> {
             echoed_at: self.now,
             has_lease: false,
             is_listed: false,
+            turn: 0,
             gone: BTreeMap::new(),
             timer: TimerKey(u64::MAX),
         };
@@ -43,12 +44,16 @@ impl<B: Body> State<B> {
                 *gone = (*gone).max(Incarnation(before));
             }
         }
-        let peer_id = host.peer_id;
+        let (peer_id, host_turn) = (host.peer_id, host.turn);
         for (place, worker) in self.workers_of(peer_id) {
-            // A worker that is not listed and speaks was started after HOST was written.
+            // A worker that is not listed may have been started after HOST was written, unless its
+            // READY came before the HELLO of this session. LOST tells of the end of a later one.
             let is_gone = match alive.get(&place.1) {
                 Some(incarnation) => *incarnation > place.2,
-                None => self.workers.at(worker.index()).conn.is_none(),
+                None => {
+                    let worker = self.workers.at(worker.index());
+                    worker.conn.is_none() && worker.turn < host_turn
+                }
             };
             if is_gone {
                 self.worker_gone(worker, None, out);

@@ -141,9 +141,11 @@ impl<B: Body> State<B> {
                 }
             }
             Peer::Host(key) => {
+                self.turns += 1;
                 let host = self.hosts.at_mut(key.index());
                 host.conn = Some(conn);
                 host.is_listed = false;
+                host.turn = self.turns;
             }
         }
     }

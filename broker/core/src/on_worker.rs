@@ -62,6 +62,7 @@ impl<B: Body> State<B> {
         worker.host = ready.host;
         worker.slot = ready.slot;
         worker.incarnation = ready.incarnation;
+        worker.turn = self.turns;
         worker.services.clone_from(&services);
         if let Some(place) = worker.place() {
             if self.is_gone(&place) {

@@ -49,6 +49,8 @@ pub(crate) struct State<B> {
     pub(crate) config: CoreConfig,
     pub(crate) now: Time,
     pub(crate) is_draining: bool,
+    /// HELLOs of supervisors so far.
+    pub(crate) turns: u64,
     pub(crate) tasks: Slab<TaskKey, Task<B>>,
     pub(crate) services: Services,
     pub(crate) groups: Slab<GroupKey, Group>,
@@ -72,6 +74,7 @@ impl<B: Body> State<B> {
             config,
             now: Time(0),
             is_draining: false,
+            turns: 0,
             tasks: Slab::new(),
             groups: Slab::new(),
             groups_by_services: BTreeMap::new(),

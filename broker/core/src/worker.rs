@@ -52,6 +52,8 @@ pub(crate) struct Worker {
     pub(crate) has_lease: bool,
     /// The level of its group under which it is listed.
     pub(crate) level: Option<u16>,
+    /// How many HELLOs of supervisors came before its READY.
+    pub(crate) turn: u64,
     /// The part of READY that comes next.
     pub(crate) next_part: u32,
     /// Runs while it has neither supervisor nor session.
@@ -88,6 +90,7 @@ impl Worker {
             parked_until: None,
             has_lease: false,
             level: None,
+            turn: 0,
             next_part: 0,
             away_timer: None,
             links: Links::NONE,
@@ -124,6 +127,8 @@ pub(crate) struct Host {
     pub(crate) has_lease: bool,
     /// It has said HOST in this session: only then does a heartbeat give it its lease.
     pub(crate) is_listed: bool,
+    /// Which of all supervisors' HELLOs opened its session.
+    pub(crate) turn: u64,
     /// The latest incarnation of each slot that is known to be gone: its READY comes too late.
     pub(crate) gone: BTreeMap<Slot, Incarnation>,
     pub(crate) timer: TimerKey,

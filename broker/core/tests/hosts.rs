@@ -110,6 +110,19 @@ fn a_worker_that_host_does_not_list_but_that_speaks_was_started_since() {
 }
 
 #[test]
+fn a_worker_that_came_after_host_was_written_and_lost_its_session_is_not_taken_for_dead() {
+    let mut sim = Sim::new();
+    let client = sim.client(1);
+    sim.supervisor(2, 2, &[]);
+    sim.hello(12, Role::Supervisor, 2);
+    let worker = sim.supervised(3, 2, 0);
+    assert_eq!(tasks(&sim.submit(client, 1)).len(), 1);
+    sim.gone(worker);
+    sim.host(Conn(12), &[]);
+    assert_eq!(sim.broker.ledger().requeued, 0, "its process runs the task");
+}
+
+#[test]
 fn host_with_a_higher_incarnation_buries_the_earlier_one() {
     let (mut sim, client, supervisor, task) = busy_host();
     sim.gone(task.to);
