@@ -312,7 +312,7 @@ impl Child {
         let (Death::Exited(detail) | Death::Signalled(detail)) = death;
         let (slot, incarnation) = (self.slot, self.incarnation);
         let running = glance.running.map(|running| (running.broker, running.attempt));
-        let started = fx
+        let started: Vec<_> = fx
             .held(slot)
             .into_iter()
             .filter(|held| matches!(held.state, SlotState::Claimed | SlotState::Ended))
@@ -322,9 +322,10 @@ impl Child {
         let ran = running.map(|(_, attempt)| attempt);
         fx.note(Note::Died { slot, incarnation, cause, detail, running: ran, was_starting });
         if !is_draining {
-            if glance.running.is_some() || now.since(life.born) >= config.healthy_ns {
-                // A task is charged with it, and may do it only so often: whoever waits behind that
-                // task is not to wait longer each time.
+            let has_worked = running.is_some() || !started.is_empty();
+            if has_worked || now.since(life.born) >= config.healthy_ns {
+                // A task that takes workers down is charged and may do so only so often: whoever
+                // waits behind it is not to wait longer each time.
                 self.failures = 0;
             }
             self.plan_restart(now, now.since(life.born), cause, config, fx);
