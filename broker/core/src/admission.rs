@@ -7,12 +7,14 @@ use crate::client::Client;
 use crate::event::{Body, SubmitEvent};
 use crate::outbox::{Outbox, ResultBody, ResultHead};
 use crate::slab::{ClientKey, Key};
-use crate::state::{State, TASK_OVERHEAD_BYTES};
+use crate::state::State;
+use crate::task::TASK_OVERHEAD_BYTES;
 
 /// Why a task may not come in.
 pub(crate) type Rejection = (Status, &'static str);
 
 impl<B: Body> State<B> {
+    #[inline]
     pub(crate) fn objection_to(
         &self,
         client: &Client,

@@ -42,6 +42,7 @@ impl<B: Body> Broker<B> {
     }
 
     /// One event, and everything that it causes. `now` never goes back.
+    #[inline]
     pub fn handle(&mut self, now: Time, event: Event<'_, B>, out: &mut impl Outbox<B>) {
         let state = &mut self.state;
         state.now = state.now.max(now);

@@ -26,6 +26,7 @@ impl Classes {
     }
 
     /// The most urgent priority with a task.
+    #[inline]
     pub(crate) fn top(&self) -> Option<Priority> {
         (self.ready != 0).then(|| {
             let value = 16 - self.ready.leading_zeros();
@@ -33,6 +34,7 @@ impl Classes {
         })
     }
 
+    #[inline]
     pub(crate) fn push_back<K: Key, T: Linked>(
         &mut self,
         slab: &mut Slab<K, T>,
@@ -53,6 +55,7 @@ impl Classes {
         self.added(priority);
     }
 
+    #[inline]
     pub(crate) fn remove<K: Key, T: Linked>(
         &mut self,
         slab: &mut Slab<K, T>,
@@ -68,6 +71,7 @@ impl Classes {
     }
 
     /// The oldest of a priority.
+    #[inline]
     pub(crate) fn first(&self, priority: Priority) -> Option<u32> {
         self.lists[slot(priority)].first()
     }

@@ -61,7 +61,7 @@ impl Default for CoreConfig {
             crashes_max: 3,
             client_window_tasks: 10_000,
             client_window_bytes: 256 * 1024 * 1024,
-            worker_window_tasks: 128,
+            worker_window_tasks: 256,
             worker_window_bytes: 8 * 1024 * 1024,
             memory_bytes_max: 1024 * 1024 * 1024,
             sessions_max: 16_384,

@@ -14,6 +14,7 @@ use crate::worker::Worker;
 
 impl<B: Body> State<B> {
     /// A task came to wait for `service`.
+    #[inline]
     pub(crate) fn dispatch_service(&mut self, service: ServiceKey, out: &mut impl Outbox<B>) {
         loop {
             let queue = self.services.at(service);
@@ -31,6 +32,7 @@ impl<B: Body> State<B> {
     }
 
     /// A worker of `group` has credit.
+    #[inline]
     pub(crate) fn dispatch_group(&mut self, key: GroupKey, out: &mut impl Outbox<B>) {
         while let Some((worker, _)) = self.groups.get(key).and_then(Group::best) {
             let Some(task) = self.next_task(key) else { return };
@@ -39,6 +41,7 @@ impl<B: Body> State<B> {
     }
 
     /// The most urgent task that waits for the group; services take turns among equals.
+    #[inline]
     fn next_task(&mut self, key: GroupKey) -> Option<u32> {
         let group = self.groups.get_mut(key)?;
         let mut best = None;
@@ -56,6 +59,7 @@ impl<B: Body> State<B> {
 
     /// Sends the task to the worker, or, where it does not fit the worker's bytes, takes the worker
     /// off the list until it has finished something.
+    #[inline]
     fn offer(&mut self, task: u32, worker: u32, out: &mut impl Outbox<B>) {
         let waiting = self.tasks.at(task);
         if waiting.deadline.is_some_and(|deadline| deadline <= self.now) {
@@ -67,6 +71,7 @@ impl<B: Body> State<B> {
         }
     }
 
+    #[inline]
     fn send_task(&mut self, index: u32, worker_index: u32, out: &mut impl Outbox<B>) {
         let key: TaskKey = self.tasks.key_at(index);
         self.unqueue(key);

@@ -50,6 +50,7 @@ impl Group {
     }
 
     /// Offers a worker's credit. Its level is its in-flight count.
+    #[inline]
     pub(crate) fn list(&mut self, workers: &mut Slab<WorkerKey, Worker>, index: u32) {
         let worker = workers.at_mut(index);
         debug_assert!(worker.level.is_none(), "listed once at most");
@@ -60,6 +61,7 @@ impl Group {
     }
 
     /// Takes the offer back, if there is one.
+    #[inline]
     pub(crate) fn unlist(&mut self, workers: &mut Slab<WorkerKey, Worker>, index: u32) {
         let Some(level) = workers.at_mut(index).level.take() else { return };
         let level = usize::from(level);

@@ -7,7 +7,7 @@ use crate::broker::Broker;
 use crate::event::Body;
 use crate::list::List;
 use crate::slab::TaskKey;
-use crate::state::{State, TASK_OVERHEAD_BYTES, handler_bytes};
+use crate::state::State;
 use crate::task::TaskState;
 use crate::worker::WorkerState;
 
@@ -31,9 +31,7 @@ fn check_tasks<B: Body>(state: &State<B>, found: &mut Vec<String>) {
     let mut bytes = 0;
     let mut held = 0;
     for (key, task) in state.tasks.iter() {
-        bytes += TASK_OVERHEAD_BYTES;
-        bytes += task.body.as_ref().map_or(0, Body::payload_bytes);
-        bytes += task.end.as_ref().map_or(0, |end| handler_bytes(&end.body));
+        bytes += task.kept_bytes();
         let has_ended = task.state == TaskState::Ended;
         held += u64::from(!has_ended);
         if has_ended != task.end.is_some() || has_ended == task.body.is_some() {

@@ -41,6 +41,7 @@ impl List {
         self.len == 0
     }
 
+    #[inline]
     pub(crate) fn first(&self) -> Option<u32> {
         (self.head != NIL).then_some(self.head)
     }
@@ -55,6 +56,7 @@ impl List {
         (next != NIL).then_some(next)
     }
 
+    #[inline]
     pub(crate) fn push_back<K: Key, T: Linked>(&mut self, slab: &mut Slab<K, T>, index: u32) {
         debug_assert_eq!(slab.at(index).links(), Links::NONE, "in one list at most");
         *slab.at_mut(index).links_mut() = Links { prev: self.tail, next: NIL };
@@ -66,6 +68,7 @@ impl List {
         self.len += 1;
     }
 
+    #[inline]
     pub(crate) fn push_front<K: Key, T: Linked>(&mut self, slab: &mut Slab<K, T>, index: u32) {
         debug_assert_eq!(slab.at(index).links(), Links::NONE, "in one list at most");
         *slab.at_mut(index).links_mut() = Links { prev: NIL, next: self.head };
@@ -77,6 +80,7 @@ impl List {
         self.len += 1;
     }
 
+    #[inline]
     pub(crate) fn remove<K: Key, T: Linked>(&mut self, slab: &mut Slab<K, T>, index: u32) {
         let Links { prev, next } = slab.at(index).links();
         if prev == NIL {

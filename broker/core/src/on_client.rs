@@ -12,11 +12,12 @@ use crate::list::Links;
 use crate::outbox::Outbox;
 use crate::session::Peer;
 use crate::slab::{ClientKey, Key, ServiceKey, TaskKey, WorkerKey};
-use crate::state::{State, TASK_OVERHEAD_BYTES, Wake};
-use crate::task::{EndBody, Task, TaskState};
+use crate::state::{State, Wake};
+use crate::task::{EndBody, TASK_OVERHEAD_BYTES, Task, TaskState};
 use crate::time::Span;
 
 impl<B: Body> State<B> {
+    #[inline]
     pub(crate) fn on_submit(
         &mut self,
         conn: Conn,
@@ -84,6 +85,7 @@ impl<B: Body> State<B> {
         true
     }
 
+    #[inline]
     fn service_of(
         &mut self,
         conn: Conn,
@@ -105,6 +107,7 @@ impl<B: Body> State<B> {
         }
     }
 
+    #[inline]
     fn accept(
         &mut self,
         conn: Conn,
@@ -162,6 +165,7 @@ impl<B: Body> State<B> {
         self.watch_service(service);
     }
 
+    #[inline]
     pub(crate) fn on_results_acknowledged(&mut self, key: ClientKey, count: u64) {
         let Some(client) = self.clients.get_mut(key) else { return };
         while let Some(taken) = client.results.next_acknowledged(count) {
@@ -171,11 +175,9 @@ impl<B: Body> State<B> {
             client.tasks -= 1;
             client.bytes -= task.payload_bytes;
             client.remove_request(task.request_id, task_key);
-            if !task.occupies
-                && let Some(task) = self.tasks.remove(task_key)
-            {
-                self.bytes -= TASK_OVERHEAD_BYTES;
-                self.bytes -= task.end.map_or(0, |end| crate::state::handler_bytes(&end.body));
+            if !task.occupies {
+                self.bytes -= task.kept_bytes();
+                self.tasks.discard(task_key);
             }
         }
     }
@@ -247,6 +249,7 @@ impl<B: Body> State<B> {
         }
     }
 
+    #[inline]
     fn client_of(
         &mut self,
         conn: Conn,

@@ -183,6 +183,7 @@ impl<B: Body> State<B> {
         self.feed(key, out);
     }
 
+    #[inline]
     pub(crate) fn on_done(&mut self, conn: Conn, done: DoneEvent<B>, out: &mut impl Outbox<B>) {
         let Some(key) = self.worker_of(conn, "DONE", out) else { return };
         let Some(task_key) = self.take_end(conn, key, done.attempt) else { return };
@@ -346,6 +347,7 @@ impl<B: Body> State<B> {
         self.worker_gone(key, charged, out);
     }
 
+    #[inline]
     fn worker_of(
         &mut self,
         conn: Conn,

@@ -39,10 +39,12 @@ impl Services {
         Self { by_name: BTreeMap::new(), all: Slab::new(), max: max as usize }
     }
 
+    #[inline]
     pub(crate) fn at(&self, key: ServiceKey) -> &Service {
         self.all.get(key).expect("a service lives while a task, group or alias refers to it")
     }
 
+    #[inline]
     pub(crate) fn at_mut(&mut self, key: ServiceKey) -> &mut Service {
         self.all.get_mut(key).expect("a service lives while a task, group or alias refers to it")
     }

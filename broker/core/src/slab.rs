@@ -72,6 +72,7 @@ impl<K: Key, T> Slab<K, T> {
         self.len == 0
     }
 
+    #[inline]
     pub(crate) fn insert(&mut self, value: T) -> K {
         self.len += 1;
         if let Some(index) = self.free.pop() {
@@ -96,6 +97,18 @@ impl<K: Key, T> Slab<K, T> {
         self.free.push(key.index());
         self.len -= 1;
         Some(value)
+    }
+
+    /// Drops the thing where it stands.
+    #[inline]
+    pub(crate) fn discard(&mut self, key: K) {
+        let Some(entry) = self.entries.get_mut(key.index() as usize) else { return };
+        if entry.generation == (key.bits() >> 32) as u32 && entry.value.is_some() {
+            entry.value = None;
+            entry.generation = entry.generation.wrapping_add(1);
+            self.free.push(key.index());
+            self.len -= 1;
+        }
     }
 
     #[inline]

@@ -22,9 +22,6 @@ use crate::time::Time;
 use crate::timer::TimerWheel;
 use crate::worker::{Host, Place, Worker, WorkerState};
 
-/// What a task costs beside its payload, bytes, so that the memory budget holds for empty payloads too.
-pub(crate) const TASK_OVERHEAD_BYTES: u64 = 512;
-
 /// Why a timer goes off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Wake {
@@ -91,6 +88,7 @@ impl<B: Body> State<B> {
     }
 
     /// Ends a task: its client is told, now or as soon as it can be.
+    #[inline]
     pub(crate) fn finish(
         &mut self,
         key: TaskKey,
@@ -107,7 +105,7 @@ impl<B: Body> State<B> {
         }
         task.state = TaskState::Ended;
         self.bytes -= task.body.take().map_or(0, |body| body.payload_bytes());
-        self.bytes += handler_bytes(&body);
+        self.bytes += body.bytes();
         task.end = Some(End { status, stages, body });
         self.ledger.on_end(status);
         if let Some(stages) = &stages {
@@ -161,6 +159,7 @@ impl<B: Body> State<B> {
     }
 
     /// Takes a task out of its service's queue, if it stands there.
+    #[inline]
     pub(crate) fn unqueue(&mut self, key: TaskKey) {
         let task = self.tasks.at(key.index());
         if task.state == TaskState::Pending {
@@ -253,10 +252,8 @@ impl<B: Body> State<B> {
         if task.state != TaskState::Ended || task.occupies || self.is_wanted(task.client) {
             return;
         }
-        if let Some(task) = self.tasks.remove(key) {
-            self.bytes -= TASK_OVERHEAD_BYTES;
-            self.bytes -= task.end.map_or(0, |end| handler_bytes(&end.body));
-        }
+        self.bytes -= task.kept_bytes();
+        self.tasks.discard(key);
     }
 
     fn is_wanted(&self, client: Option<ClientKey>) -> bool {
@@ -305,14 +302,5 @@ impl<B: Body> State<B> {
             let at = service.unserved_since.after(self.config.service_wait).max(self.now);
             service.timer = Some(self.timers.set(at, Wake::Service(key)));
         }
-    }
-}
-
-/// Bytes that an outcome occupies.
-pub(crate) fn handler_bytes<B: Body>(body: &EndBody<B>) -> u64 {
-    match body {
-        EndBody::Handler(body) => body.payload_bytes(),
-        EndBody::Fixed(_) => 0,
-        EndBody::Text(text) => text.len() as u64,
     }
 }

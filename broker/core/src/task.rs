@@ -6,10 +6,14 @@ use pinmesh_protocol::command::StageTimes;
 use pinmesh_protocol::id::{Dispatch, Priority, RequestId, Submission};
 use pinmesh_protocol::status::Status;
 
+use crate::event::Body;
 use crate::list::{Linked, Links};
 use crate::outbox::{ResultBody, ResultHead};
 use crate::slab::{ClientKey, ServiceKey, TimerKey, WorkerKey};
 use crate::time::{Span, Time};
+
+/// What a task costs beside its payload, bytes, so that the memory budget holds for empty payloads too.
+pub(crate) const TASK_OVERHEAD_BYTES: u64 = 512;
 
 /// Where a task stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,6 +45,18 @@ pub(crate) enum EndBody<B> {
     Fixed(&'static str),
     /// The mesh's, with particulars.
     Text(Box<str>),
+}
+
+impl<B: Body> EndBody<B> {
+    /// Bytes that it occupies.
+    #[inline]
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::Handler(body) => body.payload_bytes(),
+            Self::Fixed(_) => 0,
+            Self::Text(text) => text.len() as u64,
+        }
+    }
 }
 
 impl<B> EndBody<B> {
@@ -95,6 +111,16 @@ impl<B> Linked for Task<B> {
     }
     fn links_mut(&mut self) -> &mut Links {
         &mut self.links
+    }
+}
+
+impl<B: Body> Task<B> {
+    /// Bytes that the memory budget counts for it.
+    #[inline]
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        TASK_OVERHEAD_BYTES
+            + self.body.as_ref().map_or(0, Body::payload_bytes)
+            + self.end.as_ref().map_or(0, |end| end.body.bytes())
     }
 }
 
