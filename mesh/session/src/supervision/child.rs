@@ -1,5 +1,7 @@
 //! The life of the worker in one slot: started, watched, stopped and looked at, killed, restarted.
 
+use alloc::vec::Vec;
+
 use pinmesh_protocol::id::{AttemptId, Incarnation, Slot};
 use pinmesh_protocol::status::LossKind;
 
