@@ -16,3 +16,4 @@ mod sessions;
 mod workers;
 
 mod model;
+mod random;

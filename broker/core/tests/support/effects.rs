@@ -10,7 +10,7 @@ use super::TestBody;
 
 /// One effect.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Effect {
+pub(crate) enum Effect {
     Task(TaskSent),
     Result { to: Conn, head: ResultHead, body: Said },
     Send { to: Conn, command: Sent },
@@ -20,22 +20,22 @@ pub enum Effect {
 
 /// TASK.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TaskSent {
-    pub to: Conn,
-    pub head: TaskHead,
-    pub body: TestBody,
+pub(crate) struct TaskSent {
+    pub(crate) to: Conn,
+    pub(crate) head: TaskHead,
+    pub(crate) body: TestBody,
 }
 
 /// The payload of a RESULT.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Said {
+pub(crate) enum Said {
     Handler(TestBody),
     Text(String),
 }
 
 /// Any other command.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Sent {
+pub(crate) enum Sent {
     Welcome(Welcome),
     Refused(RefusedCode, String),
     NoSession,
@@ -49,8 +49,8 @@ pub enum Sent {
 
 /// An outbox that keeps everything.
 #[derive(Default)]
-pub struct Recorder {
-    pub effects: Vec<Effect>,
+pub(crate) struct Recorder {
+    pub(crate) effects: Vec<Effect>,
 }
 
 impl Outbox<TestBody> for Recorder {
@@ -91,7 +91,7 @@ impl Outbox<TestBody> for Recorder {
 }
 
 /// Every TASK, in order.
-pub fn tasks(effects: &[Effect]) -> Vec<TaskSent> {
+pub(crate) fn tasks(effects: &[Effect]) -> Vec<TaskSent> {
     effects
         .iter()
         .filter_map(|effect| match effect {
@@ -102,7 +102,7 @@ pub fn tasks(effects: &[Effect]) -> Vec<TaskSent> {
 }
 
 /// Every RESULT, in order: to whom, which request, how it ended.
-pub fn results(effects: &[Effect]) -> Vec<(Conn, u64, Status)> {
+pub(crate) fn results(effects: &[Effect]) -> Vec<(Conn, u64, Status)> {
     effects
         .iter()
         .filter_map(|effect| match effect {
@@ -113,7 +113,7 @@ pub fn results(effects: &[Effect]) -> Vec<(Conn, u64, Status)> {
 }
 
 /// Every other command to this peer, in order, echoes of heartbeats left out.
-pub fn sent_to(effects: &[Effect], conn: Conn) -> Vec<Sent> {
+pub(crate) fn sent_to(effects: &[Effect], conn: Conn) -> Vec<Sent> {
     effects
         .iter()
         .filter_map(|effect| match effect {

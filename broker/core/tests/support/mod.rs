@@ -16,18 +16,18 @@ use pinmesh_protocol::id::{
 };
 use pinmesh_protocol::status::{EndStatus, HeldState, LossKind, Role};
 
-pub use effects::{Effect, Recorder, Said, Sent, TaskSent, results, sent_to, tasks};
+pub(crate) use effects::{Effect, Recorder, Said, Sent, TaskSent, results, sent_to, tasks};
 
-pub const EPOCH: Epoch = Epoch(7);
-pub const SECOND: Span = Span::from_secs(1);
+pub(crate) const EPOCH: Epoch = Epoch(7);
+pub(crate) const SECOND: Span = Span::from_secs(1);
 /// A timer may go off this much late.
-pub const SLACK: Span = Span::from_millis(3);
+pub(crate) const SLACK: Span = Span::from_millis(3);
 
 /// A payload: which one it is, and how long it claims to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct TestBody {
-    pub tag: u64,
-    pub bytes: u64,
+pub(crate) struct TestBody {
+    pub(crate) tag: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Body for TestBody {
@@ -38,14 +38,14 @@ impl Body for TestBody {
 
 /// SUBMIT, with a default for all but its number.
 #[derive(Clone, Debug)]
-pub struct Ask {
-    pub request: u64,
-    pub submission: u32,
-    pub service: String,
-    pub priority: u8,
-    pub deadline: Option<Span>,
-    pub options: Result<TaskOptions, &'static str>,
-    pub bytes: u64,
+pub(crate) struct Ask {
+    pub(crate) request: u64,
+    pub(crate) submission: u32,
+    pub(crate) service: String,
+    pub(crate) priority: u8,
+    pub(crate) deadline: Option<Span>,
+    pub(crate) options: Result<TaskOptions, &'static str>,
+    pub(crate) bytes: u64,
 }
 
 impl Default for Ask {
@@ -63,22 +63,22 @@ impl Default for Ask {
 }
 
 /// Options of a task that may run once only.
-pub fn at_most_once() -> Result<TaskOptions, &'static str> {
+pub(crate) fn at_most_once() -> Result<TaskOptions, &'static str> {
     Ok(TaskOptions { at_most_once: true, ..TaskOptions::default() })
 }
 
 /// READY, with a default for all but its place.
 #[derive(Clone, Debug)]
-pub struct Greeting {
-    pub host: Option<u8>,
-    pub slot: u16,
-    pub incarnation: u32,
-    pub services: Vec<&'static str>,
-    pub window_tasks: u32,
-    pub window_bytes: u64,
-    pub held: Vec<Held>,
-    pub part: u32,
-    pub parts: u32,
+pub(crate) struct Greeting {
+    pub(crate) host: Option<u8>,
+    pub(crate) slot: u16,
+    pub(crate) incarnation: u32,
+    pub(crate) services: Vec<&'static str>,
+    pub(crate) window_tasks: u32,
+    pub(crate) window_bytes: u64,
+    pub(crate) held: Vec<Held>,
+    pub(crate) part: u32,
+    pub(crate) parts: u32,
 }
 
 impl Default for Greeting {
@@ -97,15 +97,15 @@ impl Default for Greeting {
     }
 }
 
-pub fn peer(number: u8) -> PeerId {
+pub(crate) fn peer(number: u8) -> PeerId {
     PeerId([number; 16])
 }
 
-pub fn attempt(task: &TaskSent) -> AttemptId {
+pub(crate) fn attempt(task: &TaskSent) -> AttemptId {
     AttemptId { epoch: EPOCH, task: task.head.task, dispatch: task.head.dispatch }
 }
 
-pub fn held(task: &TaskSent, state: HeldState) -> Held {
+pub(crate) fn held(task: &TaskSent, state: HeldState) -> Held {
     Held {
         attempt: attempt(task),
         client_id: task.head.client_id,
@@ -116,10 +116,10 @@ pub fn held(task: &TaskSent, state: HeldState) -> Held {
 }
 
 /// See the module.
-pub struct Sim {
-    pub broker: Broker<TestBody>,
-    pub now: Time,
-    pub config: CoreConfig,
+pub(crate) struct Sim {
+    pub(crate) broker: Broker<TestBody>,
+    pub(crate) now: Time,
+    pub(crate) config: CoreConfig,
     /// Who says HEARTBEAT each second while time passes.
     alive: Vec<Conn>,
     beat_at: Time,
@@ -129,18 +129,19 @@ pub struct Sim {
 impl Drop for Sim {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let skipped = self.history.len().saturating_sub(100);
+            let shown = std::env::var("PINMESH_HISTORY").ok().and_then(|count| count.parse().ok());
+            let skipped = self.history.len().saturating_sub(shown.unwrap_or(100));
             eprintln!("last events:\n{}", self.history[skipped..].join("\n"));
         }
     }
 }
 
 impl Sim {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(CoreConfig::default())
     }
 
-    pub fn with(config: CoreConfig) -> Self {
+    pub(crate) fn with(config: CoreConfig) -> Self {
         let config = CoreConfig { epoch: EPOCH, ..config };
         let now = Time(1_000_000_000);
         Self {
@@ -154,9 +155,9 @@ impl Sim {
     }
 
     /// One event; the machine must be sound after it.
-    pub fn event(&mut self, event: Event<'_, TestBody>) -> Vec<Effect> {
+    pub(crate) fn event(&mut self, event: Event<'_, TestBody>) -> Vec<Effect> {
         let is_heartbeat = matches!(event, Event::Heartbeat(..));
-        let is_quiet = is_heartbeat || matches!(event, Event::Tick);
+        let is_quiet = is_heartbeat || matches!(event, Event::Tick | Event::BatchEnd(_));
         self.history.push(format!("{:>12} us  {event:?}", self.now.0 / 1_000));
         let mut recorder = Recorder::default();
         self.broker.handle(self.now, event, &mut recorder);
@@ -177,7 +178,7 @@ impl Sim {
     }
 
     /// Lets time pass: timers go off when they are due, those who live say HEARTBEAT each second.
-    pub fn pass(&mut self, span: Span) -> Vec<Effect> {
+    pub(crate) fn pass(&mut self, span: Span) -> Vec<Effect> {
         let end = self.now.after(span);
         let mut effects = Vec::new();
         loop {
@@ -200,32 +201,32 @@ impl Sim {
         effects
     }
 
-    pub fn heartbeat(&mut self, conn: Conn) -> Vec<Effect> {
+    pub(crate) fn heartbeat(&mut self, conn: Conn) -> Vec<Effect> {
         self.event(Event::Heartbeat(conn, Heartbeat { sequence: 1, silence_ns: None }))
     }
 
     /// From now on this peer says HEARTBEAT no more.
-    pub fn silence(&mut self, conn: Conn) {
+    pub(crate) fn silence(&mut self, conn: Conn) {
         self.alive.retain(|alive| *alive != conn);
     }
 
-    pub fn hello(&mut self, conn: u32, role: Role, number: u8) -> Vec<Effect> {
+    pub(crate) fn hello(&mut self, conn: u32, role: Role, number: u8) -> Vec<Effect> {
         self.hello_as(conn, side_of(role), hello(role, number))
     }
 
-    pub fn hello_as(&mut self, conn: u32, side: Side, hello: Hello<'_>) -> Vec<Effect> {
+    pub(crate) fn hello_as(&mut self, conn: u32, side: Side, hello: Hello<'_>) -> Vec<Effect> {
         self.alive.push(Conn(conn));
         self.event(Event::Hello(Conn(conn), side, hello))
     }
 
     /// A client with the peer_id of its socket's number.
-    pub fn client(&mut self, conn: u32) -> Conn {
+    pub(crate) fn client(&mut self, conn: u32) -> Conn {
         self.hello(conn, Role::Client, conn as u8);
         Conn(conn)
     }
 
     /// An unsupervised worker with the peer_id of its socket's number.
-    pub fn worker(&mut self, conn: u32, services: &[&'static str]) -> Conn {
+    pub(crate) fn worker(&mut self, conn: u32, services: &[&'static str]) -> Conn {
         self.greet(
             conn,
             conn as u8,
@@ -235,12 +236,12 @@ impl Sim {
     }
 
     /// A worker's HELLO and READY on a new socket.
-    pub fn greet(&mut self, conn: u32, number: u8, greeting: Greeting) -> Vec<Effect> {
+    pub(crate) fn greet(&mut self, conn: u32, number: u8, greeting: Greeting) -> Vec<Effect> {
         self.hello(conn, Role::Worker, number);
         self.ready(Conn(conn), greeting)
     }
 
-    pub fn ready(&mut self, conn: Conn, greeting: Greeting) -> Vec<Effect> {
+    pub(crate) fn ready(&mut self, conn: Conn, greeting: Greeting) -> Vec<Effect> {
         self.event(Event::Ready(
             conn,
             Ready {
@@ -258,13 +259,13 @@ impl Sim {
     }
 
     /// A supervisor's HELLO and HOST, with the incarnation of each of its slots.
-    pub fn supervisor(&mut self, conn: u32, number: u8, workers: &[(u16, u32)]) -> Conn {
+    pub(crate) fn supervisor(&mut self, conn: u32, number: u8, workers: &[(u16, u32)]) -> Conn {
         self.hello(conn, Role::Supervisor, number);
         self.host(Conn(conn), workers);
         Conn(conn)
     }
 
-    pub fn host(&mut self, conn: Conn, workers: &[(u16, u32)]) -> Vec<Effect> {
+    pub(crate) fn host(&mut self, conn: Conn, workers: &[(u16, u32)]) -> Vec<Effect> {
         let workers = workers
             .iter()
             .map(|(slot, incarnation)| HostWorker {
@@ -278,14 +279,14 @@ impl Sim {
     }
 
     /// A supervised worker in the given slot, first incarnation, window of 128.
-    pub fn supervised(&mut self, conn: u32, host: u8, slot: u16) -> Conn {
+    pub(crate) fn supervised(&mut self, conn: u32, host: u8, slot: u16) -> Conn {
         let greeting = Greeting { host: Some(host), slot, ..Greeting::default() };
         self.greet(conn, conn as u8, greeting);
         Conn(conn)
     }
 
     /// LOST of the first incarnation in slot 0.
-    pub fn lost(
+    pub(crate) fn lost(
         &mut self,
         conn: Conn,
         cause: LossKind,
@@ -305,22 +306,22 @@ impl Sim {
         ))
     }
 
-    pub fn recalled(&mut self, conn: Conn, attempts: &[&TaskSent]) -> Vec<Effect> {
+    pub(crate) fn recalled(&mut self, conn: Conn, attempts: &[&TaskSent]) -> Vec<Effect> {
         let attempts = attempts.iter().map(|task| attempt(task)).collect();
         self.event(Event::Recalled(conn, Attempts { slot: Slot(0), attempts }))
     }
 
     /// Submits a task with the default of everything.
-    pub fn submit(&mut self, conn: Conn, request: u64) -> Vec<Effect> {
+    pub(crate) fn submit(&mut self, conn: Conn, request: u64) -> Vec<Effect> {
         self.ask(conn, Ask { request, ..Ask::default() })
     }
 
-    pub fn ask(&mut self, conn: Conn, ask: Ask) -> Vec<Effect> {
+    pub(crate) fn ask(&mut self, conn: Conn, ask: Ask) -> Vec<Effect> {
         let submit = SubmitEvent {
             request_id: RequestId(ask.request),
             submission: Submission(ask.submission),
             service: ServiceRef::Name(&ask.service),
-            priority: Priority::new(ask.priority).unwrap(),
+            priority: Priority::new(ask.priority).expect("1 to 10"),
             deadline_ns: ask.deadline.map(|span| span.0),
             options: ask.options,
             body: TestBody { tag: ask.request, bytes: ask.bytes },
@@ -328,50 +329,55 @@ impl Sim {
         self.event(Event::Submit(conn, submit))
     }
 
-    pub fn cancel(&mut self, conn: Conn, request: u64, submission: u32) -> Vec<Effect> {
+    pub(crate) fn cancel(&mut self, conn: Conn, request: u64, submission: u32) -> Vec<Effect> {
         let (request_id, submission) = (RequestId(request), Submission(submission));
         self.event(Event::Cancel(conn, CancelRequest { request_id, submission }))
     }
 
     /// DONE with OK, from the worker that the task was sent to.
-    pub fn done(&mut self, task: &TaskSent) -> Vec<Effect> {
+    pub(crate) fn done(&mut self, task: &TaskSent) -> Vec<Effect> {
         self.done_by(task.to, task, EndStatus::Ok)
     }
 
-    pub fn done_by(&mut self, conn: Conn, task: &TaskSent, status: EndStatus) -> Vec<Effect> {
+    pub(crate) fn done_by(
+        &mut self,
+        conn: Conn,
+        task: &TaskSent,
+        status: EndStatus,
+    ) -> Vec<Effect> {
         let body = TestBody { tag: 1_000 + task.body.tag, bytes: 7 };
         let attempt = attempt(task);
         let done = DoneEvent { attempt, status, residence_ns: 2_000, service_ns: 1_500, body };
         self.event(Event::Done(conn, done))
     }
 
-    pub fn give_back(&mut self, task: &TaskSent) -> Vec<Effect> {
+    pub(crate) fn give_back(&mut self, task: &TaskSent) -> Vec<Effect> {
         self.event(Event::Return(task.to, attempt(task)))
     }
 
-    pub fn window(&mut self, conn: Conn, tasks: u32, bytes: u64) -> Vec<Effect> {
+    pub(crate) fn window(&mut self, conn: Conn, tasks: u32, bytes: u64) -> Vec<Effect> {
         self.event(Event::Window(conn, Window { tasks, bytes }))
     }
 
-    pub fn ack(&mut self, conn: Conn, count: u64) -> Vec<Effect> {
+    pub(crate) fn ack(&mut self, conn: Conn, count: u64) -> Vec<Effect> {
         self.event(Event::Ack(conn, count))
     }
 
-    pub fn gone(&mut self, conn: Conn) -> Vec<Effect> {
+    pub(crate) fn gone(&mut self, conn: Conn) -> Vec<Effect> {
         self.event(Event::Gone(conn))
     }
 
-    pub fn goodbye(&mut self, conn: Conn) -> Vec<Effect> {
+    pub(crate) fn goodbye(&mut self, conn: Conn) -> Vec<Effect> {
         self.event(Event::Goodbye(conn))
     }
 
     /// A moment in which timers of the past go off.
-    pub fn settle(&mut self) -> Vec<Effect> {
+    pub(crate) fn settle(&mut self) -> Vec<Effect> {
         self.pass(SLACK)
     }
 
     /// Nothing is held and no byte is counted.
-    pub fn assert_empty(&self) {
+    pub(crate) fn assert_empty(&self) {
         let counts = self.broker.counts();
         assert_eq!((counts.tasks, counts.bytes), (0, 0), "{counts:?}");
         assert_eq!((counts.pending, counts.in_flight), (0, 0), "{counts:?}");
@@ -379,7 +385,7 @@ impl Sim {
 }
 
 /// HELLO of this role and peer, valid in all else.
-pub fn hello(role: Role, number: u8) -> Hello<'static> {
+pub(crate) fn hello(role: Role, number: u8) -> Hello<'static> {
     Hello {
         version_min: 1,
         version_max: 1,
@@ -391,7 +397,7 @@ pub fn hello(role: Role, number: u8) -> Hello<'static> {
     }
 }
 
-pub fn side_of(role: Role) -> Side {
+pub(crate) fn side_of(role: Role) -> Side {
     match role {
         Role::Client => Side::Frontend,
         Role::Worker | Role::Supervisor => Side::Backend,
