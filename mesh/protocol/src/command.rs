@@ -78,12 +78,13 @@ impl Payload<'_> {
     }
 }
 
-/// A service, by name or by the alias that SERVICE gave it in this session.
+/// A service, by name or by a number that stands for it in this session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ServiceRef<'a> {
     /// By name.
     Name(&'a str),
-    /// By alias, below [`crate::limits::SERVICES_MAX`].
+    /// By number, below [`crate::limits::SERVICES_MAX`]: in SUBMIT the alias that SERVICE set, in
+    /// TASK the index in the worker's READY.
     Alias(u32),
 }
 
