@@ -58,8 +58,8 @@ pub use options::SocketOptions;
 pub use raw::Frame;
 pub use readiness::{Pollable, Poller, Wake};
 pub use security::{
-    AllowList, AuthCounters, Authenticator, AuthorizedKey, KeyPair, PublicKey, Refusal, Role,
-    Security, SharedAllowList,
+    AllowList, AuthCounters, Authenticator, AuthorizedKey, KeyPair, ListChanges, PeerKeys,
+    PublicKey, Refusal, Role, Security, SharedAllowList,
 };
 pub use socket::{Dealer, Router};
 

@@ -32,10 +32,12 @@ use crate::raw::RawSocket;
 mod allow_list;
 mod authenticator;
 mod keys;
+mod peer_keys;
 
-pub use allow_list::{AllowList, AuthorizedKey, Role, SharedAllowList};
+pub use allow_list::{AllowList, AuthorizedKey, ListChanges, Role, SharedAllowList};
 pub use authenticator::{AuthCounters, Authenticator, Refusal};
 pub use keys::{KeyPair, PublicKey};
+pub use peer_keys::PeerKeys;
 
 /// Makes a socket with a domain but without a handler refuse everyone, instead of no one.
 const ZMQ_ZAP_ENFORCE_DOMAIN: u32 = 93;

@@ -52,6 +52,19 @@ pub struct AuthorizedKey {
     pub roles: Vec<Role>,
 }
 
+/// What a new list changes, in keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListChanges {
+    /// That it holds.
+    pub keys: usize,
+    /// That the old one did not hold.
+    pub added: usize,
+    /// With another name or role.
+    pub changed: usize,
+    /// That only the old one held.
+    pub removed: usize,
+}
+
 /// The keys that may connect. One a line: name, public key, and role, separated by spaces; a role
 /// is `client`, `worker` or `client,worker`. Empty lines and those that start with `#` are skipped.
 ///
@@ -126,6 +139,21 @@ impl AllowList {
         self.keys.get(key)
     }
 
+    /// What has changed since an older list.
+    #[must_use]
+    pub fn changes_since(&self, older: &Self) -> ListChanges {
+        let is_changed = |(key, entry): &(&PublicKey, &AuthorizedKey)| {
+            older.entry(key).is_some_and(|before| before != *entry)
+        };
+        let added = self.keys.keys().filter(|key| older.entry(key).is_none()).count();
+        ListChanges {
+            keys: self.len(),
+            added,
+            changed: self.keys.iter().filter(is_changed).count(),
+            removed: older.len() + added - self.len(),
+        }
+    }
+
     /// How many keys there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -171,15 +199,18 @@ impl SharedAllowList {
         Ok(Self { path: Some(path.to_owned()), list })
     }
 
-    /// Reads the file again and gives the number of keys. On an error the old list stays.
+    /// Reads the file again and tells what has changed. On an error the old list stays.
     ///
     /// # Errors
     /// As [`AllowList::load`].
-    pub fn reload(&self) -> Result<usize> {
-        if let Some(path) = &self.path {
-            self.replace(AllowList::load(path)?);
-        }
-        Ok(self.read(AllowList::len))
+    pub fn reload(&self) -> Result<ListChanges> {
+        let Some(path) = &self.path else {
+            return Ok(ListChanges { keys: self.read(AllowList::len), ..ListChanges::default() });
+        };
+        let list = AllowList::load(path)?;
+        let changes = self.read(|older| list.changes_since(older));
+        self.replace(list);
+        Ok(changes)
     }
 
     /// Exchanges the list.
@@ -250,9 +281,13 @@ mod tests {
         assert!(list.reload().unwrap_err().to_string().contains("line 1"));
         assert!(list.read(|list| list.entry(&key(1)).is_some()));
         write(format!("a {} client\nb {} worker", key(1), key(2)));
-        assert_eq!(list.reload().unwrap(), 2);
+        let changes = ListChanges { keys: 2, added: 1, changed: 0, removed: 0 };
+        assert_eq!(list.reload().unwrap(), changes);
+        write(format!("a {} worker", key(1)));
+        let changes = ListChanges { keys: 1, added: 0, changed: 1, removed: 1 };
+        assert_eq!(list.reload().unwrap(), changes);
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).unwrap();
         assert!(list.reload().unwrap_err().to_string().contains("chmod 644"));
-        assert_eq!(list.read(AllowList::len), 2);
+        assert_eq!(list.read(AllowList::len), 1);
     }
 }

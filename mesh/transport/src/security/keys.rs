@@ -14,6 +14,8 @@ use crate::security::check_curve;
 
 const KEY_BYTES: usize = 32;
 const KEY_CHARS: usize = 40;
+/// How a file of [`KeyPair::save`] begins.
+const SECRET_HEADING: &str = "# pinmesh secret key";
 /// The longest file of keys that is read.
 const KEY_FILE_BYTES_MAX: u64 = 16 << 20;
 
@@ -29,6 +31,38 @@ impl PublicKey {
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
+    }
+
+    /// A key from its text, or from a file that holds it on one line; lines that start with `#` are
+    /// comments there.
+    ///
+    /// # Errors
+    /// It is neither, or the file holds a secret key.
+    pub fn text_or_file(text: &str) -> Result<Self> {
+        let no_key = match text.parse() {
+            Ok(key) => return Ok(key),
+            Err(error) => error,
+        };
+        let path = Path::new(text);
+        let content = read_guarded(path, 0o022, "others to read at most: chmod 644").map_err(
+            |error| match error {
+                TransportError::File { source, .. } => TransportError::Key {
+                    reason: format!(
+                        "`{text}` is neither a public key ({no_key}) nor a file that can be read \
+                         ({source})"
+                    ),
+                },
+                other => other,
+            },
+        )?;
+        let found = if content.starts_with(SECRET_HEADING) {
+            Err("it holds a secret key, which stays where it is; give the public one, which \
+                 `pinmesh keygen` printed"
+                .into())
+        } else {
+            only_line(&content).and_then(|line| decode(line.as_bytes())).map(Self)
+        };
+        found.map_err(|reason| TransportError::KeyFile { path: path.into(), line: None, reason })
     }
 
     /// Its bytes.
@@ -114,14 +148,11 @@ impl KeyPair {
             .open(path)
             .map_err(failed("create"))?;
         let mut secret = encode(&self.secret.0);
-        let written = writeln!(
-            file,
-            "# pinmesh secret key; keep it to yourself. Public key:\n# {}",
-            self.public
-        )
-        .and_then(|()| file.write_all(&secret))
-        .and_then(|()| file.write_all(b"\n"))
-        .and_then(|()| file.sync_all());
+        let written =
+            writeln!(file, "{SECRET_HEADING}; keep it to yourself. Public key:\n# {}", self.public)
+                .and_then(|()| file.write_all(&secret))
+                .and_then(|()| file.write_all(b"\n"))
+                .and_then(|()| file.sync_all());
         raw::wipe(&mut secret);
         written.map_err(failed("write"))
     }
@@ -175,7 +206,7 @@ fn only_line(text: &str) -> Result<&str, String> {
     match (lines.next(), lines.next()) {
         (Some(line), None) => Ok(line),
         (None, _) => {
-            Err("it holds no key; one line of it must be the 40 characters of a secret key".into())
+            Err("it holds no key; one line of it must be the 40 characters of a key".into())
         }
         (Some(_), Some(_)) => Err("it must hold one key, on one line".into()),
     }
