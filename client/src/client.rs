@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use pinmesh_protocol::id::{PeerId, RequestId};
 use pinmesh_protocol::limits::{NAME_BYTES_MAX, WINDOW_TASKS_MAX};
 use pinmesh_session::client::{ClientConfig, ClientCounters};
-use pinmesh_transport::{Context, ContextOptions, Dealer, Endpoint, Poller, SocketOptions, Token};
+use pinmesh_transport::{
+    Context, ContextOptions, Dealer, Endpoint, PeerKeys, Poller, SocketOptions, Token,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -39,6 +41,7 @@ pub struct Builder {
     tasks: u32,
     bytes: u64,
     connect_timeout: Duration,
+    keys: Option<PeerKeys>,
 }
 
 impl Builder {
@@ -70,6 +73,15 @@ impl Builder {
     #[must_use]
     pub fn window_bytes(mut self, bytes: u64) -> Self {
         self.bytes = bytes;
+        self
+    }
+
+    /// Encrypts, and shows the brokers who this is: its own key, which their `authorized_keys` must
+    /// list as a client, and theirs; see [`PeerKeys::load`]. Default: no keys, for brokers on the
+    /// same host. Needs a build with the feature `curve`.
+    #[must_use]
+    pub fn keys(mut self, keys: PeerKeys) -> Self {
+        self.keys = Some(keys);
         self
     }
 
@@ -117,8 +129,27 @@ impl Builder {
         let endpoints: Result<Vec<Endpoint>> =
             self.brokers.iter().map(|text| Ok(text.parse::<Endpoint>()?)).collect();
         let bounds = Bounds { tasks: self.tasks, bytes: self.bytes };
-        Client::spawn(endpoints?, name, bounds)
+        let options = socket_options(self.keys.as_ref(), self.brokers.len())?;
+        let endpoints = endpoints?.into_iter().zip(options).collect();
+        let keys_hint = self.keys.map(|keys| keys_hint(&keys));
+        Client::spawn(endpoints, name, bounds, keys_hint)
     }
+}
+
+/// Those of each broker's socket.
+fn socket_options(keys: Option<&PeerKeys>, brokers: usize) -> Result<Vec<SocketOptions>> {
+    keys.map_or(Ok(()), |keys| keys.check(brokers))?;
+    let options = (0..brokers).map(|broker| {
+        let security = keys.map(|keys| keys.security(broker)).transpose()?;
+        Ok(SocketOptions { security, ..SocketOptions::default() })
+    });
+    options.collect()
+}
+
+/// A broker does not answer whom it does not let in, so its silence has one more reason.
+fn keys_hint(keys: &PeerKeys) -> String {
+    let own = keys.public();
+    format!("or its authorized_keys does not list {own} as client, or its key is another")
 }
 
 /// `program@host`, cut to what the wire takes.
@@ -203,16 +234,22 @@ impl Client {
             tasks: 10_000,
             bytes: 256 << 20,
             connect_timeout: Duration::from_secs(10),
+            keys: None,
         }
     }
 
-    fn spawn(endpoints: Vec<Endpoint>, name: String, bounds: Bounds) -> Result<Self> {
-        let names = endpoints.iter().map(ToString::to_string).collect();
-        let shared = Arc::new(Shared::new(names, bounds));
+    fn spawn(
+        endpoints: Vec<(Endpoint, SocketOptions)>,
+        name: String,
+        bounds: Bounds,
+        keys_hint: Option<String>,
+    ) -> Result<Self> {
+        let names = endpoints.iter().map(|(endpoint, _)| endpoint.to_string()).collect();
+        let shared = Arc::new(Shared::new(names, bounds, keys_hint));
         let context = Context::new(&ContextOptions::default())?;
-        for endpoint in &endpoints {
+        for (endpoint, options) in &endpoints {
             // One that cannot be connected to at all is told here, not by a timeout.
-            drop(Dealer::connect(&context, endpoint, &SocketOptions::default())?);
+            drop(Dealer::connect(&context, endpoint, options)?);
         }
         let mut poller = Poller::new()?;
         shared.set_waker(poller.waker(WAKER)?);

@@ -221,7 +221,7 @@ impl fmt::Display for Error {
             Self::Unreachable { endpoints, waited, reason } => write!(
                 f,
                 "no broker at {endpoints} after {waited:?} ({reason}): start `pinmesh-broker`, or \
-                 check the endpoint"
+                 check the endpoint, and the keys if it asks for any"
             ),
             Self::SessionRefused { endpoint, reason } => {
                 write!(f, "the broker at {endpoint} refused the session: {reason}")

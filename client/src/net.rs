@@ -21,7 +21,7 @@ use pinmesh_transport::{
 use crate::Error;
 use crate::completion::{RawOutcome, Ticket};
 use crate::payload::{Bytes, Input, RawReply, Reply};
-use crate::shared::{Body, Shared};
+use crate::shared::{Body, NO_ANSWER, Shared};
 
 /// Batches kept for the next use.
 const SPARE_BATCHES_MAX: usize = 16;
@@ -29,6 +29,7 @@ const SPARE_BATCHES_MAX: usize = 16;
 /// One broker's socket and what is to go out on it.
 pub(crate) struct NetLink {
     endpoint: Endpoint,
+    options: SocketOptions,
     pub(crate) dealer: Option<Dealer>,
     batch: BatchWriter<Frame>,
     /// Batches that the socket had no room for; the client's window bounds them.
@@ -38,9 +39,10 @@ pub(crate) struct NetLink {
 }
 
 impl NetLink {
-    fn new(endpoint: Endpoint) -> Self {
+    fn new((endpoint, options): (Endpoint, SocketOptions)) -> Self {
         Self {
             endpoint,
+            options,
             dealer: None,
             batch: BatchWriter::new(),
             backlog: VecDeque::new(),
@@ -61,7 +63,6 @@ impl NetLink {
 /// The sockets, and the machine's outbox.
 pub(crate) struct Net {
     context: Context,
-    options: SocketOptions,
     pub(crate) poller: Poller,
     pub(crate) links: Vec<NetLink>,
     spare: Vec<BatchWriter<Frame>>,
@@ -80,13 +81,12 @@ pub(crate) struct Net {
 impl Net {
     pub(crate) fn new(
         context: Context,
-        endpoints: Vec<Endpoint>,
+        endpoints: Vec<(Endpoint, SocketOptions)>,
         poller: Poller,
         shared: Arc<Shared>,
     ) -> Self {
         Self {
             context,
-            options: SocketOptions::default(),
             poller,
             links: endpoints.into_iter().map(NetLink::new).collect(),
             spare: Vec::new(),
@@ -196,7 +196,8 @@ impl Net {
 
     fn open_socket(&mut self, link: LinkId) -> Result<(), Error> {
         let at = usize::from(link.0);
-        let mut dealer = Dealer::connect(&self.context, &self.links[at].endpoint, &self.options)?;
+        let link = &self.links[at];
+        let mut dealer = Dealer::connect(&self.context, &link.endpoint, &link.options)?;
         self.poller.register(&mut dealer, Token(at))?;
         self.links[at].dealer = Some(dealer);
         Ok(())
@@ -357,7 +358,7 @@ impl ClientOutbox<Body> for Net {
 
 fn words(reason: CloseReason<'_>) -> String {
     match reason {
-        CloseReason::Unreachable => "no answer".into(),
+        CloseReason::Unreachable => NO_ANSWER.into(),
         CloseReason::Silent => "the broker fell silent".into(),
         CloseReason::NoSession => "the broker did not know the session".into(),
         CloseReason::Refused(code, text) => format!("{code}: {text}"),

@@ -71,6 +71,9 @@ pub(crate) struct LinkStatus {
     pub(crate) refusal: Option<Error>,
 }
 
+/// Why there is no session where nobody has said anything.
+pub(crate) const NO_ANSWER: &str = "no answer";
+
 /// What a client's unresolved tasks are bounded by.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
@@ -82,6 +85,8 @@ pub(crate) struct Bounds {
 pub(crate) struct Shared {
     pub(crate) endpoints: Vec<String>,
     pub(crate) bounds: Bounds,
+    /// What else a broker's silence may mean to a client with keys.
+    keys_hint: Option<String>,
     start: Instant,
     inbox: Mutex<Inbox>,
     room: Condvar,
@@ -93,7 +98,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(endpoints: Vec<String>, bounds: Bounds) -> Self {
+    pub(crate) fn new(endpoints: Vec<String>, bounds: Bounds, keys_hint: Option<String>) -> Self {
         let inbox = Inbox {
             orders: Vec::new(),
             next_request_id: 1,
@@ -109,6 +114,7 @@ impl Shared {
         Self {
             endpoints,
             bounds,
+            keys_hint,
             start: Instant::now(),
             inbox: Mutex::new(inbox),
             room: Condvar::new(),
@@ -321,11 +327,15 @@ impl Shared {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             let left = left.unwrap_or(Duration::MAX);
             if left.is_zero() {
-                let reason = if links.reason.is_empty() { "no answer" } else { &links.reason };
+                let reason = if links.reason.is_empty() { NO_ANSWER } else { &links.reason };
+                let hint = self.keys_hint.as_ref().filter(|_| reason == NO_ANSWER);
                 return Err(Error::Unreachable {
                     endpoints: self.endpoints.join(", "),
                     waited: timeout,
-                    reason: reason.to_string(),
+                    reason: match hint {
+                        Some(hint) => format!("{reason}, {hint}"),
+                        None => reason.to_string(),
+                    },
                 });
             }
             let woken = self.link_news.wait_timeout(links, left);

@@ -43,6 +43,20 @@ pub(crate) struct Connection {
         global = true
     )]
     pub(crate) brokers: Vec<String>,
+    /// File with the secret key of this client, as `pinmesh keygen` writes it, for brokers with keys
+    #[arg(long, value_name = "FILE", env = "PINMESH_KEY", global = true)]
+    pub(crate) key: Option<PathBuf>,
+    /// Public key of the brokers, or a file that holds it; repeat it in the order of the brokers
+    /// where each has another
+    #[arg(
+        long = "broker-key",
+        value_name = "KEY|FILE",
+        env = "PINMESH_BROKER_KEY",
+        value_delimiter = ',',
+        allow_hyphen_values = true,
+        global = true
+    )]
+    pub(crate) broker_keys: Vec<String>,
     /// How long to wait for a broker before giving up with exit code 3
     #[arg(
         long,
@@ -65,6 +79,9 @@ pub(crate) enum Command {
     /// Measure round trips to the broker
     #[command(after_help = EXIT_CODES)]
     Ping(Ping),
+    /// Make a key for a broker, a worker host or a client
+    #[command(after_help = EXIT_CODES)]
+    Keygen(crate::keygen::Keygen),
     /// `pinmesh-NAME`, beside this program or on the PATH
     #[command(external_subcommand)]
     External(Vec<OsString>),

@@ -5,6 +5,7 @@ mod args;
 mod external;
 mod failure;
 mod inputs;
+mod keygen;
 mod output;
 mod progress;
 mod tasks;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         Command::Call(args) => tasks::call(&cli.connection, args),
         Command::Map(args) => tasks::map(&cli.connection, args),
         Command::Ping(args) => tasks::ping(&cli.connection, args),
+        Command::Keygen(args) => keygen::run(args),
         Command::External(words) => Err(external::run(words)),
     };
     match ended {

@@ -10,6 +10,7 @@ use pinmesh_client::{Client, ContentType, RequestId, Task};
 use crate::args::{Call, Connection, Format, Map, Ping, TaskArgs};
 use crate::failure::{Failure, OK, TASK_FAILED};
 use crate::inputs::{Input, Lines, Walk, files, read_all, read_file};
+use crate::keygen;
 use crate::output::{encode, render};
 use crate::progress::{Progress, say};
 
@@ -25,6 +26,9 @@ fn connect(connection: &Connection, window: Option<u32>) -> Result<Client, Failu
     }
     if let Some(window) = window {
         builder = builder.window(window);
+    }
+    if let Some(keys) = keygen::keys(connection)? {
+        builder = builder.keys(keys);
     }
     let start = Instant::now();
     // A malformed endpoint is a mistake on the command line.
