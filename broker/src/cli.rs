@@ -13,7 +13,8 @@ use crate::config::{Config, ConfigError, ConfigLoader};
 /// what is logged (`info`, `debug`, `pinmesh_broker=trace`).
 ///
 /// SIGTERM or SIGINT drains: nothing new is accepted, what is held is finished. A second one ends
-/// the broker at once. SIGUSR1 logs the ledger.
+/// the broker at once. SIGUSR1 logs the ledger. SIGHUP reads the authorized keys again, and nothing
+/// else.
 ///
 /// Exit codes: 0 drained, 1 failed while running, 2 wrong flags or configuration, 3 tasks or
 /// unacknowledged results were left when the drain time or a second signal ended it.
@@ -42,6 +43,16 @@ pub struct Cli {
     /// Where workers and supervisors connect [default: tcp://127.0.0.1:5556]
     #[arg(long, value_name = "ENDPOINT")]
     pub backend: Option<String>,
+
+    /// The broker's secret key, a file that `pinmesh keygen NAME --role broker` writes [default: no
+    /// keys]. Everything is encrypted then, and only listed keys may connect
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<String>,
+
+    /// The public keys that may connect, a file of lines `name key role`, the role client or worker
+    /// [default: no keys]. SIGHUP reads it again
+    #[arg(long, value_name = "FILE")]
+    pub authorized_keys: Option<String>,
 
     /// Bind where other hosts can connect although there are no keys [default: refused]. Everyone
     /// on that network may then submit and run tasks
@@ -129,11 +140,13 @@ impl Cli {
     }
 
     /// Flag, section, key, value.
-    fn settings(&self) -> [(&'static str, &'static str, &'static str, Option<&str>); 16] {
+    fn settings(&self) -> [(&'static str, &'static str, &'static str, Option<&str>); 18] {
         [
             ("--frontend", "listen", "frontend", self.frontend.as_deref()),
             ("--backend", "listen", "backend", self.backend.as_deref()),
             ("--insecure", "listen", "insecure", self.insecure.then_some("true")),
+            ("--key", "security", "key", self.key.as_deref()),
+            ("--authorized-keys", "security", "authorized_keys", self.authorized_keys.as_deref()),
             ("--cpu", "cpu", "pin", self.cpu.as_deref()),
             ("--io-cpu", "cpu", "io", self.io_cpu.as_deref()),
             ("--io-threads", "cpu", "io_threads", self.io_threads.as_deref()),
@@ -173,7 +186,7 @@ mod tests {
             "lease = \"10s\"",
             "service_wait = \"30s\"",
             "max_runtime = \"1h\"",
-            "worker_window_tasks = 128",
+            "worker_window_tasks = 256",
             "client_window_tasks = 10000",
             "memory = \"1GiB\"",
             "time = \"30s\"",

@@ -12,6 +12,7 @@
 
 mod report;
 mod settings;
+mod together;
 mod value;
 
 use std::collections::HashMap;
@@ -20,15 +21,15 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pinmesh_core::{CoreConfig, Span};
+use pinmesh_core::CoreConfig;
 use pinmesh_host::{CpuId, CpuSelection};
 use pinmesh_transport::Endpoint;
 use toml::de::{DeTable, DeValue};
 
 pub use report::{ConfigError, Problem};
 use settings::{SETTINGS, Setting};
+use value::Value;
 pub(crate) use value::span_of;
-use value::{Value, show_bytes, show_span};
 
 /// The longest configuration file, bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -42,6 +43,10 @@ pub struct Config {
     pub backend: Endpoint,
     /// Bind beyond this host without keys.
     pub insecure: bool,
+    /// File of the broker's secret key; `None`: no keys, as `authorized_keys`.
+    pub key: Option<PathBuf>,
+    /// File of the public keys that may connect.
+    pub authorized_keys: Option<PathBuf>,
     /// The CPU of the event loop; `None`: not pinned.
     pub cpu: Option<CpuId>,
     /// The CPUs of libzmq's IO threads; `None`: the event loop's.
@@ -58,6 +63,15 @@ pub struct Config {
     pub core: CoreConfig,
 }
 
+/// The files of keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyFiles {
+    /// The broker's secret key.
+    pub key: PathBuf,
+    /// The public keys that may connect.
+    pub authorized_keys: PathBuf,
+}
+
 impl Default for Config {
     fn default() -> Self {
         let local = |port| Endpoint::tcp(([127, 0, 0, 1], port).into());
@@ -65,6 +79,8 @@ impl Default for Config {
             frontend: local(5555),
             backend: local(5556),
             insecure: false,
+            key: None,
+            authorized_keys: None,
             cpu: None,
             io_cpus: None,
             io_threads: 1,
@@ -77,6 +93,13 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The files of keys, if there are keys. A loader gives both or neither.
+    #[must_use]
+    pub fn key_files(&self) -> Option<KeyFiles> {
+        let (key, authorized_keys) = (self.key.clone()?, self.authorized_keys.clone()?);
+        Some(KeyFiles { key, authorized_keys })
+    }
+
     /// The configuration as a file that reads back the same, with a comment for each setting.
     #[must_use]
     pub fn to_toml(&self) -> String {
@@ -237,56 +260,6 @@ impl ConfigLoader {
         self.problems
             .sort_by_key(|problem| problem.span.as_ref().map_or(usize::MAX, |span| span.start));
         Err(ConfigError { path: self.path, source: self.source, problems: self.problems })
-    }
-
-    /// What only several settings together can be wrong about.
-    fn check_together(&mut self) {
-        let config = self.config.clone();
-        let core = &config.core;
-        let silence = core.heartbeat.0.saturating_mul(core.liveness.into());
-        if core.lease.0 <= silence {
-            let silence = show_span(Span(silence));
-            self.wrong("sessions", "lease", &format!(
-                "must be longer than heartbeat x liveness = {silence}, or a host loses its lease \
-                 before it is missed; raise lease, or lower heartbeat or liveness"
-            ));
-        }
-        let payload = show_bytes(core.payload_bytes_max);
-        if core.client_window_bytes < core.payload_bytes_max {
-            self.wrong(
-                "limits",
-                "client_window_bytes",
-                &format!(
-                    "must be at least payload = {payload}, or the longest payload could never be \
-                 submitted; raise it or lower payload"
-                ),
-            );
-        }
-        if core.memory_bytes_max < core.payload_bytes_max {
-            self.wrong(
-                "limits",
-                "memory",
-                &format!(
-                    "must be at least payload = {payload}, or the longest payload would always be \
-                 BUSY; raise it or lower payload"
-                ),
-            );
-        }
-        let is_chosen_by_the_system = config.frontend.port() == Some(0);
-        if config.frontend == config.backend && !is_chosen_by_the_system {
-            self.wrong("listen", "backend", "is the frontend too; give each its own");
-        }
-        for (key, endpoint) in [("frontend", &config.frontend), ("backend", &config.backend)] {
-            if !endpoint.is_local() && !config.insecure {
-                self.wrong(
-                    "listen",
-                    key,
-                    "other hosts can reach it and there are no keys: bind to \
-                    127.0.0.1, [::1] or ipc://, or set insecure = true (--insecure) if everyone on \
-                    that network may submit and run tasks",
-                );
-            }
-        }
     }
 
     fn wrong(&mut self, section: &'static str, key: &'static str, reason: &str) {

@@ -16,6 +16,7 @@ use crate::config::{Config, span_of};
 use crate::counters::Counters;
 use crate::error::BrokerError;
 use crate::inbound::Inbound;
+use crate::keys::{self, Keys};
 use crate::outbound::{Notice, Outbound, Sockets};
 use crate::pool;
 use crate::signals::Signals;
@@ -50,6 +51,7 @@ pub struct EventLoop {
     broker: Broker<Body>,
     inbound: Inbound,
     outbound: Outbound,
+    keys: Option<Keys>,
     poller: Poller,
     signals: Signals,
     message: Message,
@@ -82,12 +84,17 @@ impl EventLoop {
             ..ContextOptions::default()
         })
         .map_err(transport("the IO threads"))?;
-        let options = socket_options(config);
-        let bind = |what, endpoint: &Endpoint| {
-            Router::bind(&context, endpoint, &options).map_err(transport(what))
+        let keys = config.key_files().map(|files| Keys::start(&context, &files)).transpose()?;
+        if keys.is_none() {
+            tracing::info!("keys are off: whoever reaches the endpoints may submit and run tasks");
+        }
+        let bind = |side, endpoint: &Endpoint| {
+            let security = keys.as_ref().map(|keys| keys.security(side));
+            let options = SocketOptions { security, ..socket_options(config) };
+            Router::bind(&context, endpoint, &options).map_err(transport(name(side)))
         };
-        let mut backend = bind("backend", &config.backend)?;
-        let mut frontend = bind("frontend", &config.frontend)?;
+        let mut backend = bind(Side::Backend, &config.backend)?;
+        let mut frontend = bind(Side::Frontend, &config.frontend)?;
         if let Some(cpu) = config.cpu {
             pin_current_thread(cpu)
                 .map_err(|source| BrokerError::Cpu { setting: "[cpu] pin (--cpu)", source })?;
@@ -108,6 +115,7 @@ impl EventLoop {
             outbound: Outbound::new(sockets, core.sessions_max, stages),
             broker: Broker::new(core),
             inbound: Inbound::default(),
+            keys,
             poller,
             signals,
             message: Message::default(),
@@ -211,9 +219,9 @@ impl EventLoop {
             .min(self.outbound.next_retry())
             .min(self.drain_until.unwrap_or(Time::NEVER));
         let mut timeout = (until < Time::NEVER).then(|| Duration::from_nanos(until.since(now).0));
-        if self.outbound.stages.has_log() {
-            timeout = Some(timeout.map_or(LOG_INTERVAL, |timeout| timeout.min(LOG_INTERVAL)));
-        }
+        let log = self.outbound.stages.has_log().then_some(LOG_INTERVAL);
+        let refusals = self.keys.is_some().then_some(keys::LOOK_EVERY);
+        timeout = [timeout, log, refusals].into_iter().flatten().min();
         let Sockets { frontend, backend } = &mut self.outbound.sockets;
         let wake = self
             .poller
@@ -228,8 +236,13 @@ impl EventLoop {
     fn on_signals(&mut self) {
         let taken = self.signals.take();
         let now = self.look_at_the_clock();
-        if taken.hangups > 0 {
-            tracing::warn!("SIGHUP is ignored: restart the broker for a new configuration");
+        match &self.keys {
+            _ if taken.hangups == 0 => {}
+            Some(keys) => keys.reload(),
+            None => tracing::warn!(
+                "SIGHUP reads authorized keys again, and there are none: restart the broker for \
+                 another configuration"
+            ),
         }
         if taken.reports > 0 {
             self.report();
@@ -279,6 +292,9 @@ impl EventLoop {
         tracing::info!("{:?}", self.broker.ledger());
         tracing::info!("{:?}", self.broker.counts());
         tracing::info!("traffic: {counters}");
+        if let Some(keys) = &self.keys {
+            keys.report();
+        }
     }
 
     /// The time, once a message, for everything that the message causes.
@@ -286,6 +302,9 @@ impl EventLoop {
     fn look_at_the_clock(&mut self) -> Time {
         let instant = Instant::now();
         self.outbound.stages.tick(instant);
+        if let Some(keys) = &mut self.keys {
+            keys.look(instant);
+        }
         let now = Time((instant - self.origin).as_nanos() as u64);
         self.outbound.now = now;
         now

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use pinmesh_core::{Conn, DoneEvent, Event, Side, SubmitEvent};
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::batch::BatchReader;
-use pinmesh_protocol::command::{Done, Payload, Submit, ToBroker};
+use pinmesh_protocol::command::{Done, Hello, Payload, Submit, ToBroker};
 use pinmesh_protocol::id::ContentType;
 use pinmesh_protocol::limits;
 use pinmesh_protocol::status::RefusedCode;
@@ -78,6 +78,9 @@ impl Inbound {
             match reader.next_to_broker() {
                 Some(Ok(command)) => {
                     commands += 1;
+                    if let ToBroker::Hello(hello) = &command {
+                        log_hello(conn, hello, first.user_id());
+                    }
                     handle(event(conn, side, command, attachments), outbound);
                     if !has_session(outbound, conn) {
                         break None;
@@ -96,6 +99,11 @@ impl Inbound {
             refuse(conn, error.code(), &error, outbound, handle);
         }
     }
+}
+
+#[cold]
+fn log_hello(conn: Conn, hello: &Hello<'_>, authorized_as: Option<&str>) {
+    tracing::debug!(conn = conn.0, role = ?hello.role, name = hello.name, authorized_as, "HELLO");
 }
 
 #[inline]

@@ -11,6 +11,7 @@ pub mod counters;
 pub mod error;
 pub mod event_loop;
 mod inbound;
+mod keys;
 mod outbound;
 mod pool;
 mod signals;

@@ -1,5 +1,6 @@
 //! Every setting: where it stands, what it means, how it is read and shown.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pinmesh_host::{CpuId, CpuSelection};
@@ -51,6 +52,13 @@ fn cpu(value: Value<'_>) -> Result<CpuId, String> {
     CpuId::new(id).map_err(|error| error.to_string())
 }
 
+fn file(value: Value<'_>, without: &str) -> Result<PathBuf, String> {
+    match value.text()? {
+        "" => Err(format!("must name a file; leave the key out for {without}")),
+        path => Ok(path.into()),
+    }
+}
+
 /// Every setting, by section.
 pub(super) const SETTINGS: &[Setting] = &[
     Setting {
@@ -75,6 +83,23 @@ pub(super) const SETTINGS: &[Setting] = &[
               network may then submit and run tasks.",
         set: |c, v| v.boolean().map(|value| c.insecure = value),
         show: |c| plain(c.insecure),
+    },
+    Setting {
+        section: "security",
+        key: "key",
+        doc: "File of the broker's secret key, as `pinmesh keygen NAME --role broker` writes it: \
+              everything is encrypted then, and only keys of `authorized_keys` may connect; \
+              absent: no keys.",
+        set: |c, v| file(v, "no keys").map(|path| c.key = Some(path)),
+        show: |c| c.key.as_ref().map(|path| format!("{path:?}")),
+    },
+    Setting {
+        section: "security",
+        key: "authorized_keys",
+        doc: "File of the public keys that may connect, `name key role` on each line, the role \
+              client or worker. Read again on SIGHUP.",
+        set: |c, v| file(v, "no keys").map(|path| c.authorized_keys = Some(path)),
+        show: |c| c.authorized_keys.as_ref().map(|path| format!("{path:?}")),
     },
     Setting {
         section: "cpu",
@@ -247,14 +272,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         section: "log",
         key: "latency",
         doc: "A file for the stage histograms of every second (hlog); absent: none.",
-        set: |c, v| {
-            let path = v.text()?;
-            if path.is_empty() {
-                return Err("must name a file; leave the key out for no log".into());
-            }
-            c.latency_log = Some(path.into());
-            Ok(())
-        },
+        set: |c, v| file(v, "no log").map(|path| c.latency_log = Some(path)),
         show: |c| c.latency_log.as_ref().map(|path| format!("{path:?}")),
     },
 ];

@@ -92,3 +92,56 @@ fn a_flag_comes_before_the_file_and_is_named_in_its_error() {
     let error = loader.finish().unwrap_err().to_string();
     assert!(error.starts_with("--lease \"2s\": must be longer"), "{error}");
 }
+
+/// A folder with a broker's key and an empty list, and the lines that name them.
+fn key_files() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, list) = (folder.path().join("b.key"), folder.path().join("authorized_keys"));
+    pinmesh_transport::KeyPair::generate().unwrap().save(&key).unwrap();
+    std::fs::write(&list, "# nobody yet\n").unwrap();
+    let text = format!("[security]\nkey = {key:?}\nauthorized_keys = {list:?}\n");
+    (folder, text)
+}
+
+#[test]
+fn with_keys_other_hosts_may_reach_the_endpoints_and_without_one_of_the_files_not() {
+    let listen = "[listen]\nbackend = \"tcp://*:5556\"\n";
+    let (folder, keys) = key_files();
+    let mut loader = ConfigLoader::new();
+    loader.text("b.toml", &format!("{listen}{keys}"));
+    let config = loader.finish().unwrap();
+    assert_eq!(config.key_files().unwrap().key, folder.path().join("b.key"));
+    let mut loader = ConfigLoader::new();
+    loader.text("b.toml", &config.to_toml());
+    assert_eq!(format!("{:?}", loader.finish().unwrap()), format!("{config:?}"));
+    let without = |line: &str| {
+        keys.lines().filter(|text| !text.starts_with(line)).collect::<Vec<_>>().join("\n")
+    };
+    let error = errors(&without("authorized_keys"));
+    assert!(error.contains("b.toml:2:7: [security] key") && error.contains("--authorized-keys"));
+    let error = errors(&without("key"));
+    assert!(error.contains("[security] authorized_keys") && error.contains("needs key (--key)"));
+    let error = errors(&format!("[listen]\ninsecure = true\n{keys}"));
+    assert!(error.contains("insecure = true: contradicts the keys"), "{error}");
+}
+
+#[test]
+fn key_files_that_are_wrong_are_told_with_their_place_and_the_remedy() {
+    use std::os::unix::fs::PermissionsExt;
+    let (folder, keys) = key_files();
+    let mode = |file: &str, mode| {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(folder.path().join(file), permissions).unwrap();
+    };
+    mode("b.key", 0o640);
+    std::fs::write(folder.path().join("authorized_keys"), "a b c\n").unwrap();
+    let error = errors(&keys);
+    assert!(error.contains("b.toml:2:7: ") && error.contains("chmod 600"), "{error}");
+    assert!(error.contains("b.toml:3:19: ") && error.contains("line 1"), "{error}");
+    mode("b.key", 0o600);
+    mode("authorized_keys", 0o666);
+    let error = errors(&keys);
+    assert!(error.contains("chmod 644") && !error.contains("chmod 600"), "{error}");
+    let error = errors("[security]\nkey = \"\"\nauthorized_keys = 1\n");
+    assert!(error.contains("leave the key out for no keys"), "{error}");
+}

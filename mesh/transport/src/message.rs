@@ -104,7 +104,7 @@ impl Message {
     /// The user id that the ZAP handler gave to the peer's connection; None without keys.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
-        self.frames.first()?.property(c"User-Id").filter(|user| !user.is_empty())
+        self.frames.first()?.user_id()
     }
 
     pub(crate) fn clear(&mut self) {

@@ -70,8 +70,15 @@ impl Frame {
         unsafe { zmq_sys::zmq_msg_more(&self.0) != 0 }
     }
 
+    /// The user id that the ZAP handler gave to the connection that the frame came by: the name of
+    /// its key in the list. None without keys.
+    #[must_use]
+    pub fn user_id(&self) -> Option<&str> {
+        self.property(c"User-Id").filter(|user| !user.is_empty())
+    }
+
     /// A property of the connection that the frame came by, if it has it and it is UTF-8.
-    pub(crate) fn property(&self, name: &CStr) -> Option<&str> {
+    fn property(&self, name: &CStr) -> Option<&str> {
         // SAFETY: the message is initialised; the call only reads. The text belongs to metadata
         // that the message holds a count of, so it lives as long as the borrow of self.
         let text = unsafe {
