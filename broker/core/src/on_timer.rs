@@ -44,7 +44,10 @@ impl<B: Body> State<B> {
                 if at <= self.now {
                     over.push(self.tasks.key_at(index));
                 } else {
+                    // Those behind came later, or were given back and may end as much too late:
+                    // a look at each of them, each time, would take all day.
                     earliest_wait = Some(earliest_wait.map_or(at, |earliest| at.min(earliest)));
+                    break;
                 }
                 next = List::after(&self.tasks, index);
             }
