@@ -92,6 +92,17 @@ fn a_supervisor_that_returns_in_time_loses_nothing() {
 }
 
 #[test]
+fn a_supervisor_that_returns_has_no_lease_before_it_says_host_again() {
+    let (mut sim, client, supervisor, _) = busy_host();
+    sim.silence(supervisor);
+    sim.pass(seconds(12));
+    sim.submit(client, 2);
+    sim.hello(12, Role::Supervisor, 2);
+    assert!(tasks(&sim.heartbeat(Conn(12))).is_empty());
+    assert_eq!(tasks(&sim.host(Conn(12), &[(0, 1)])).len(), 1);
+}
+
+#[test]
 fn a_supervisor_that_returns_without_its_worker_gives_its_task_back() {
     let (mut sim, _, supervisor, task) = busy_host();
     sim.gone(supervisor);

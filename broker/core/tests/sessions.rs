@@ -166,6 +166,7 @@ fn a_client_without_tasks_is_forgotten_at_its_goodbye() {
     let client = sim.client(1);
     assert_eq!(sim.goodbye(client), [Effect::Close(client)]);
     assert_eq!(sim.broker.counts().clients, 0);
+    assert_eq!(sim.broker.next_wakeup(), None, "no timer is left of it");
 }
 
 #[test]
