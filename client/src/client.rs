@@ -129,21 +129,11 @@ impl Builder {
         let endpoints: Result<Vec<Endpoint>> =
             self.brokers.iter().map(|text| Ok(text.parse::<Endpoint>()?)).collect();
         let bounds = Bounds { tasks: self.tasks, bytes: self.bytes };
-        let options = socket_options(self.keys.as_ref(), self.brokers.len())?;
+        let options = PeerKeys::socket_options(self.keys.as_ref(), self.brokers.len())?;
         let endpoints = endpoints?.into_iter().zip(options).collect();
         let keys_hint = self.keys.map(|keys| keys_hint(&keys));
         Client::spawn(endpoints, name, bounds, keys_hint)
     }
-}
-
-/// Those of each broker's socket.
-fn socket_options(keys: Option<&PeerKeys>, brokers: usize) -> Result<Vec<SocketOptions>> {
-    keys.map_or(Ok(()), |keys| keys.check(brokers))?;
-    let options = (0..brokers).map(|broker| {
-        let security = keys.map(|keys| keys.security(broker)).transpose()?;
-        Ok(SocketOptions { security, ..SocketOptions::default() })
-    });
-    options.collect()
 }
 
 /// A broker does not answer whom it does not let in, so its silence has one more reason.

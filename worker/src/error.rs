@@ -30,6 +30,8 @@ pub enum WorkerError {
     ServiceTwice(String),
     /// The CPUs cannot be had.
     Cpus(HostError),
+    /// The keys cannot be used.
+    Keys(TransportError),
     /// The process does not know what it is.
     Process(ProcessError),
     /// The supervisor failed.
@@ -53,6 +55,7 @@ impl WorkerError {
             | Self::ServiceName(_)
             | Self::ServiceTwice(_)
             | Self::Cpus(_)
+            | Self::Keys(_)
             | Self::LatencyLog(_) => 2,
             Self::Process(_)
             | Self::Supervisor(_)
@@ -86,6 +89,7 @@ impl std::fmt::Display for WorkerError {
                 write!(f, "service `{name}` was given twice; remove one or rename it")
             }
             Self::Cpus(error) => write!(f, "--cpus: {error}"),
+            Self::Keys(error) => write!(f, "keys (--key, --broker-key): {error}"),
             Self::Process(error) => error.fmt(f),
             Self::Supervisor(error) => error.fmt(f),
             Self::Page(error) => error.fmt(f),
@@ -108,6 +112,7 @@ impl std::error::Error for WorkerError {
             | Self::ServiceName(_)
             | Self::ServiceTwice(_) => None,
             Self::Cpus(error) => Some(error),
+            Self::Keys(error) => Some(error),
             Self::Process(error) => Some(error),
             Self::Supervisor(error) => Some(error),
             Self::Page(error) => Some(error),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use pinmesh_host::CpuSelection;
 use pinmesh_protocol::limits::WORKERS_MAX;
-use pinmesh_transport::Endpoint;
+use pinmesh_transport::{Endpoint, PeerKeys};
 
 use crate::error::WorkerError;
 use crate::page::BROKERS_MAX;
@@ -21,6 +21,21 @@ pub struct WorkerFlags {
     /// Broker to serve: its backend endpoint. Repeat it to serve several; they share the window
     #[arg(long = "backend", value_name = "ENDPOINT", default_value = "tcp://127.0.0.1:5556")]
     pub backends: Vec<String>,
+
+    /// File with the secret key of this host, as `pinmesh keygen NAME --role worker` writes it, for
+    /// brokers with keys. Default: no keys
+    #[arg(long, value_name = "FILE", requires = "broker_keys")]
+    pub key: Option<PathBuf>,
+
+    /// Public key of the brokers, or a file that holds it. Repeat it in the order of --backend where
+    /// each has another
+    #[arg(
+        long = "broker-key",
+        value_name = "KEY|FILE",
+        requires = "key",
+        allow_hyphen_values = true
+    )]
+    pub broker_keys: Vec<String>,
 
     /// CPUs for workers: a list such as `2`, `2-8` or `2,4`, `all`, or `no-smt` (one CPU a core)
     #[arg(long, value_name = "SET", default_value = "all")]
@@ -83,6 +98,14 @@ impl WorkerFlags {
             text.parse().map_err(|error| flag("--backend", text.clone(), format!("{error}")))
         };
         self.backends.iter().map(parse).collect()
+    }
+
+    /// The keys, if there are any.
+    pub(crate) fn keys(&self) -> Result<Option<PeerKeys>, WorkerError> {
+        let Some(file) = &self.key else { return Ok(None) };
+        let keys = PeerKeys::load(file, &self.broker_keys)
+            .and_then(|keys| keys.check(self.backends.len()).map(|()| keys));
+        keys.map(Some).map_err(WorkerError::Keys)
     }
 
     /// The CPU of each worker.

@@ -54,3 +54,4 @@ pub use error::{PageError, WorkerError};
 pub use flags::WorkerFlags;
 pub use handler::{Context, Handler, Input, Output};
 pub use worker::{Embedded, Worker};
+pub use pinmesh_transport::{KeyPair, PeerKeys, PublicKey};

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use pinmesh_histogram::IntervalRecorder;
 use pinmesh_session::Time;
 use pinmesh_session::worker::{Event, Start, WorkerConfig, WorkerSession};
-use pinmesh_transport::{Context as Sockets, Endpoint, Message, Pollable, Poller, TransportError};
+use pinmesh_transport::{
+    Context as Sockets, Endpoint, Message, Pollable, Poller, SocketOptions, TransportError,
+};
 
 use crate::clock;
 use crate::handler::{Output, Service};
@@ -35,8 +37,8 @@ const LEAVE_MAX_NS: u64 = 5_000_000_000;
 
 /// What a run loop is started with.
 pub(crate) struct RunLoopConfig {
-    /// Its brokers.
-    pub(crate) endpoints: Vec<Endpoint>,
+    /// Its brokers, and how to connect to each.
+    pub(crate) endpoints: Vec<(Endpoint, SocketOptions)>,
     /// What it says to each; the windows are for all of them together.
     pub(crate) session: WorkerConfig,
     /// What it runs.
@@ -83,7 +85,7 @@ impl RunLoop {
         let sockets = Sockets::new(&pinmesh_transport::ContextOptions::default())?;
         let page = config.page.map(Arc::new);
         let brokers = config.endpoints.len().max(1);
-        let links = config.endpoints.into_iter().enumerate().map(|(index, endpoint)| {
+        let links = config.endpoints.into_iter().enumerate().map(|(index, (endpoint, options))| {
             let session = WorkerConfig {
                 window_tasks: (config.session.window_tasks / brokers as u32).max(1),
                 window_bytes: config.session.window_bytes / brokers as u64,
@@ -92,7 +94,12 @@ impl RunLoop {
             };
             Link {
                 session: WorkerSession::new(session),
-                io: LinkIo::new(sockets.clone(), endpoint, index, brokers, page.clone()),
+                io: LinkIo::new(
+                    sockets.clone(),
+                    (endpoint, options),
+                    (index, brokers),
+                    page.clone(),
+                ),
             }
         });
         Ok(Self {

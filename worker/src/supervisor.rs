@@ -19,7 +19,7 @@ use pinmesh_protocol::limits::{NAME_BYTES_MAX, WORKERS_MAX};
 use pinmesh_protocol::status::RefusedCode;
 use pinmesh_session::slots::BrokerIndex;
 use pinmesh_session::supervision::{Config, Event, GraceSignal, Supervision};
-use pinmesh_transport::{Endpoint, Message, SocketOptions, TransportError};
+use pinmesh_transport::{Endpoint, Message, PeerKeys, SocketOptions, TransportError};
 
 use crate::clock::now;
 use crate::error::PageError;
@@ -50,8 +50,8 @@ pub struct SupervisorConfig {
     /// A signal for a worker whose attempt is past its max runtime, and how long it then has
     /// before it is killed; `None`: it is killed at once.
     pub overrun_signal: Option<(i32, Duration)>,
-    /// Options of the sockets.
-    pub socket: SocketOptions,
+    /// Its keys; `None`: the brokers have none.
+    pub keys: Option<PeerKeys>,
 }
 
 impl Default for SupervisorConfig {
@@ -64,7 +64,7 @@ impl Default for SupervisorConfig {
             stall_max: Duration::from_secs(10),
             drain_time: Duration::from_secs(30),
             overrun_signal: None,
-            socket: SocketOptions::default(),
+            keys: None,
         }
     }
 }
@@ -138,7 +138,8 @@ impl From<ProcessError> for SupervisorError {
 }
 
 impl SupervisorConfig {
-    fn check(&self) -> Result<Vec<Endpoint>, SupervisorError> {
+    /// The brokers, and how to connect to each.
+    fn check(&self) -> Result<Vec<(Endpoint, SocketOptions)>, SupervisorError> {
         let wrong = |flag, value: usize, remedy| {
             Err(SupervisorError::Config { flag, value: format!("given {value} times"), remedy })
         };
@@ -157,8 +158,9 @@ impl SupervisorConfig {
                 remedy,
             });
         }
-        let endpoints = self.backends.iter().map(|backend| backend.parse());
-        endpoints.collect::<Result<_, _>>().map_err(SupervisorError::Transport)
+        let options = PeerKeys::socket_options(self.keys.as_ref(), self.backends.len())?;
+        let links = self.backends.iter().zip(options);
+        links.map(|(backend, options)| Ok((backend.parse()?, options))).collect()
     }
 
     fn machine(&self, host: PeerId) -> Config {

@@ -15,7 +15,7 @@ use pinmesh_histogram::{IntervalRecorder, LatencyLog, Precision};
 use pinmesh_protocol::id::{Incarnation, PeerId, Slot};
 use pinmesh_protocol::limits::{NAME_BYTES_MAX, SERVICE_BYTES_MAX, SERVICES_MAX};
 use pinmesh_session::worker::WorkerConfig;
-use pinmesh_transport::{Endpoint, Poller, SocketOptions, Token};
+use pinmesh_transport::{Endpoint, PeerKeys, Poller, Token};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
@@ -38,6 +38,7 @@ const WAKE: Token = Token(usize::MAX);
 #[derive(Default)]
 pub struct Worker {
     services: Vec<Service>,
+    keys: Option<PeerKeys>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -103,6 +104,15 @@ impl Worker {
     pub fn main_with(self, flags: &WorkerFlags) -> ExitCode {
         log_to_stderr();
         match self.run(flags) {
+    /// Encrypts, and shows the brokers who this is: its own key, which their `authorized_keys` must
+    /// list as a worker, and theirs; see [`PeerKeys::load`]. Default: no keys, for brokers on the
+    /// same host. `--key` and `--broker-key` come before it.
+    #[must_use]
+    pub fn keys(mut self, keys: PeerKeys) -> Self {
+        self.keys = Some(keys);
+        self
+    }
+
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 tracing::error!("{error}");
@@ -134,7 +144,7 @@ impl Worker {
             stall_max: flags.stall_max,
             drain_time: flags.drain_time,
             overrun_signal: None,
-            socket: SocketOptions::default(),
+            keys,
         };
         supervisor::run(&config).map_err(WorkerError::Supervisor)
     }
@@ -142,6 +152,7 @@ impl Worker {
     fn run_child(self, flags: &WorkerFlags, inherited: Inherited) -> Result<(), WorkerError> {
         let page = StatusPage::open(inherited.page).map_err(WorkerError::Page)?;
         let identity = Identity {
+        let keys = flags.keys()?.or(self.keys);
             host: Some(inherited.host),
             slot: inherited.slot,
             incarnation: inherited.incarnation,
@@ -167,6 +178,7 @@ impl Worker {
         let endpoints = backends.iter().map(|text| {
             text.parse().map_err(|error| WorkerError::Flag {
                 flag: "backends",
+        self.keys = flags.keys()?.or(self.keys);
                 value: (*text).to_owned(),
                 reason: format!("{error}"),
             })
@@ -213,7 +225,9 @@ impl Worker {
             seed: u64::from_le_bytes(seed.try_into().expect("the other 8 of 24")),
         };
         Ok(move |stop, poller| RunLoopConfig {
-            endpoints,
+        let sockets = PeerKeys::socket_options(self.keys.as_ref(), endpoints.len());
+        let sockets = sockets.map_err(WorkerError::Keys)?;
+            endpoints: endpoints.into_iter().zip(sockets).collect(),
             session,
             services: self.services,
             page: None,

@@ -81,15 +81,14 @@ pub(super) struct LinkIo {
 impl LinkIo {
     pub(super) fn new(
         context: Context,
-        endpoint: Endpoint,
-        index: usize,
-        brokers: usize,
+        (endpoint, options): (Endpoint, SocketOptions),
+        (index, brokers): (usize, usize),
         page: Option<Arc<StatusPage>>,
     ) -> Self {
         Self {
             context,
             endpoint,
-            options: SocketOptions::default(),
+            options,
             token: Token(index),
             broker: BrokerIndex(index as u16),
             dealer: None,

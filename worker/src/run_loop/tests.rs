@@ -2,6 +2,7 @@
 
 mod fake;
 
+use pinmesh_transport::SocketOptions;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -163,7 +164,7 @@ impl Supervised {
         let waker = poller.waker(pinmesh_transport::Token(9)).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let run_loop = RunLoop::new(RunLoopConfig {
-            endpoints: vec![broker.endpoint().parse().unwrap()],
+            endpoints: vec![(broker.endpoint().parse().unwrap(), SocketOptions::default())],
             session: WorkerConfig {
                 peer_id: PeerId([1; 16]),
                 name: "test".into(),

@@ -17,12 +17,14 @@ const CONFIGURATION: i32 = 2;
 
 /// One line of what runs where.
 pub(super) fn starting(config: &SupervisorConfig, host: PeerId) {
+    let public_key = config.keys.as_ref().map(|keys| tracing::field::display(keys.public()));
     info!(
         workers = config.cpus.len(),
         cpus = %list(&config.cpus),
         backends = %config.backends.join(","),
         name = %config.name,
         %host,
+        public_key,
         "starting"
     );
 }

@@ -35,6 +35,7 @@ const KEEPER_LIFE_MIN_NS: u64 = 1_000_000_000;
 /// The socket to one broker.
 struct Link {
     endpoint: Endpoint,
+    options: SocketOptions,
     dealer: Option<Dealer>,
     /// Commands for the next message.
     batch: Vec<u8>,
@@ -57,7 +58,6 @@ pub(super) struct Shell {
     spawner: Spawner,
     keeper: Option<(Process, Time)>,
     context: Context,
-    socket: SocketOptions,
     poller: Poller,
     signals: Signals,
     links: Vec<Link>,
@@ -72,7 +72,7 @@ pub(super) struct Shell {
 impl Shell {
     pub(super) fn new(
         config: &SupervisorConfig,
-        endpoints: Vec<Endpoint>,
+        endpoints: Vec<(Endpoint, SocketOptions)>,
         spawner: Spawner,
     ) -> Result<Self, SupervisorError> {
         let context = Context::new(&ContextOptions::default())?;
@@ -82,8 +82,9 @@ impl Shell {
         })?;
         // Proves that pages can be had before the first worker fails for want of one.
         StatusPage::create(endpoints.len()).map_err(SupervisorError::Page)?;
-        let link = |endpoint| Link {
+        let link = |(endpoint, options)| Link {
             endpoint,
+            options,
             dealer: None,
             batch: Vec::new(),
             session: 0,
@@ -93,7 +94,6 @@ impl Shell {
             spawner,
             keeper: None,
             context,
-            socket: config.socket.clone(),
             poller,
             signals,
             links: endpoints.into_iter().map(link).collect(),
@@ -241,7 +241,7 @@ impl Shell {
         if let Some(mut dealer) = link.dealer.take() {
             self.poller.deregister(&mut dealer)?;
         }
-        let mut dealer = Dealer::connect(&self.context, &link.endpoint, &self.socket)?;
+        let mut dealer = Dealer::connect(&self.context, &link.endpoint, &link.options)?;
         self.poller.register(&mut dealer, Token(index))?;
         link.dealer = Some(dealer);
         Ok(())
@@ -355,7 +355,11 @@ impl Effects for Shell {
             Note::Closed { broker, why: CloseReason::NoWelcome, .. } => {
                 let link = &mut self.links[usize::from(broker.0)];
                 if !std::mem::replace(&mut link.is_missed, true) {
-                    warn!(broker = %link.endpoint, "no answer from the broker; still trying");
+                    let hint = match link.options.security {
+                        None => "; if it has keys, --key and --broker-key are missing",
+                        Some(_) => "; if it runs, see its log for a refused key",
+                    };
+                    warn!(broker = %link.endpoint, "no answer from the broker; still trying{hint}");
                 }
             }
             Note::Opened { broker, .. } => self.links[usize::from(broker.0)].is_missed = false,

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::Result;
+use crate::options::SocketOptions;
 use crate::security::keys::{KeyPair, PublicKey};
 use crate::security::{Security, wrong};
 
@@ -66,17 +67,20 @@ impl PeerKeys {
         }
     }
 
-    /// For the connection to one of the brokers, counted from 0.
+    /// Options of the socket to each of so many brokers, with these keys or, for `None`, without.
     ///
     /// # Errors
-    /// There is no key for it.
-    pub fn security(&self, broker: usize) -> Result<Security> {
-        let key = match self.brokers[..] {
-            [key] => Some(key),
-            _ => self.brokers.get(broker).copied(),
-        };
-        let key = key.ok_or_else(|| wrong(format!("there is no key for broker {broker}")))?;
-        Ok(Security::client(key, &self.own))
+    /// As [`check`](Self::check).
+    pub fn socket_options(keys: Option<&Self>, brokers: usize) -> Result<Vec<SocketOptions>> {
+        let Some(keys) = keys else { return Ok(vec![SocketOptions::default(); brokers]) };
+        keys.check(brokers)?;
+        let one_for_all = if keys.brokers.len() == 1 { brokers } else { 1 };
+        let each = keys.brokers.iter().flat_map(|key| std::iter::repeat_n(key, one_for_all));
+        let options = each.map(|key| SocketOptions {
+            security: Some(Security::client(*key, &keys.own)),
+            ..SocketOptions::default()
+        });
+        Ok(options.collect())
     }
 }
 
@@ -88,13 +92,17 @@ mod tests {
     fn there_is_one_key_for_all_brokers_or_one_for_each() {
         let own = KeyPair::generate().unwrap();
         let keys = [own.public(); 2];
+        let options = |keys, brokers| PeerKeys::socket_options(Some(keys), brokers);
         let one = PeerKeys::new(&own, &keys[..1]);
-        assert!(one.check(3).is_ok() && one.security(2).is_ok());
+        assert_eq!(options(&one, 3).unwrap().len(), 3);
         let two = PeerKeys::new(&own, &keys);
-        assert!(two.check(2).is_ok() && two.security(1).is_ok() && two.security(2).is_err());
-        let message = two.check(3).unwrap_err().to_string();
+        let found = options(&two, 2).unwrap();
+        assert!(found.len() == 2 && found.iter().all(|options| options.security.is_some()));
+        let message = options(&two, 3).unwrap_err().to_string();
         assert!(message.contains("2 broker keys for 3 brokers"), "{message}");
         assert!(PeerKeys::new(&own, &[]).check(1).is_err());
+        let plain = PeerKeys::socket_options(None, 2).unwrap();
+        assert!(plain.len() == 2 && plain.iter().all(|options| options.security.is_none()));
     }
 
     #[test]
