@@ -1,4 +1,7 @@
-//! Ready-made services, for demonstrations, load tests and end-to-end tests.
+//! Ready-made services: for real work, for demonstrations, load tests and end-to-end tests.
+
+mod exec;
+mod zstd;
 
 use std::time::Duration;
 
@@ -6,6 +9,9 @@ use pinmesh_protocol::id::ContentType;
 use pinmesh_protocol::payload::from_msgpack;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+
+pub use exec::{Program, exec_service};
+pub use zstd::{ZSTD_LEVEL, zstd_services};
 
 use crate::clock;
 use crate::handler::{Context, Input, Output};

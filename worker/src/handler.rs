@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use pinmesh_protocol::id::{AttemptId, ContentType, PeerId, RequestId, Submission};
+use pinmesh_protocol::payload::{from_msgpack, to_msgpack};
 use pinmesh_session::Time;
 use pinmesh_session::worker::HeldTask;
 use serde::Serialize;
@@ -24,6 +25,7 @@ pub struct Context<'a> {
     pub(crate) started: Time,
     /// The page and the slot on it, where there is a supervisor.
     pub(crate) slot: Option<(&'a StatusPage, usize)>,
+    pub(crate) payload_bytes_max: u64,
 }
 
 impl Context<'_> {
@@ -55,6 +57,11 @@ impl Context<'_> {
     /// Encoding of the payload.
     pub fn content_type(&self) -> ContentType {
         self.task.content_type
+    }
+
+    /// Bytes that the result may have: what the task's broker takes. A longer one ends FAILED.
+    pub fn payload_bytes_max(&self) -> u64 {
+        self.payload_bytes_max
     }
 
     /// Whether the handler should stop: its client cancelled the task, or the worker is to leave. A
@@ -154,7 +161,7 @@ pub(crate) struct Service {
     pub(crate) handler: BoxHandler,
 }
 
-/// A function that can serve a service with MessagePack in and out: `Fn(In) -> Result<Out, E>` or
+/// A function that can serve a service with MessagePack or JSON in and out: `Fn(In) -> Result<Out, E>` or
 /// `Fn(&Context, In) -> Result<Out, E>`, where `In` can be deserialized, `Out` serialized and `E`
 /// displayed. `Signature` only tells the two apart.
 pub trait Handler<Signature>: Send + 'static {
@@ -204,23 +211,62 @@ where
     }
 }
 
-/// Wraps a typed handler: decodes its input, encodes its result.
+/// Wraps a typed handler: decodes its input by its content type, encodes its result alike.
 pub(crate) fn typed<S, H: Handler<S>>(mut handler: H) -> BoxHandler {
     Box::new(move |context, input, output| {
         let content_type = context.content_type();
-        if content_type != ContentType::MSGPACK {
+        let bytes = input.bytes();
+        let unfit =
+            |error: &dyn Display| format!("the payload does not fit the handler's input: {error}");
+        let unencoded =
+            |error: &dyn Display| format!("the handler's result cannot be encoded: {error}");
+        let mut run = |input| handler.run(context, input).map_err(|error| error.to_string());
+        output.content_type = content_type;
+        match content_type {
+            ContentType::MSGPACK => {
+                let input = from_msgpack(&bytes).map_err(|error| unfit(&error))?;
+                output.bytes = to_msgpack(&run(input)?).map_err(|error| unencoded(&error))?;
+            }
+            ContentType::JSON => {
+                let input = serde_json::from_slice(&bytes).map_err(|error| unfit(&error))?;
+                let result = run(input)?;
+                serde_json::to_writer(&mut output.bytes, &result)
+                    .map_err(|error| unencoded(&error))?;
+            }
+            _ => {
+                return Err(format!(
+                    "the handler takes MessagePack (content type 1) or JSON (2), the task has \
+                     content type {content_type}; submit it as one of the two"
+                ));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Wraps a handler of Protocol Buffers messages.
+#[cfg(feature = "protobuf")]
+pub(crate) fn protobuf<F, In, Out, E>(mut handler: F) -> BoxHandler
+where
+    F: FnMut(&Context<'_>, In) -> Result<Out, E> + Send + 'static,
+    In: prost::Message + Default,
+    Out: prost::Message,
+    E: Display,
+{
+    Box::new(move |context, input, output| {
+        let content_type = context.content_type();
+        if content_type != ContentType::PROTOBUF {
             return Err(format!(
-                "the handler takes MessagePack (content type 1), the task has content type \
+                "the handler takes Protocol Buffers (content type 3), the task has content type \
                  {content_type}; submit it with that content type"
             ));
         }
-        let bytes = input.bytes();
-        let input = pinmesh_protocol::payload::from_msgpack(&bytes)
+        let input = In::decode(&*input.bytes())
             .map_err(|error| format!("the payload does not fit the handler's input: {error}"))?;
-        let result = handler.run(context, input).map_err(|error| error.to_string())?;
-        output.content_type = ContentType::MSGPACK;
-        output.bytes = pinmesh_protocol::payload::to_msgpack(&result)
-            .map_err(|error| format!("the handler's result cannot be encoded: {error}"))?;
+        let result = handler(context, input).map_err(|error| error.to_string())?;
+        output.content_type = ContentType::PROTOBUF;
+        output.bytes.reserve(result.encoded_len());
+        result.encode_raw(&mut output.bytes);
         Ok(())
     })
 }

@@ -49,9 +49,11 @@ mod run_loop;
 pub mod supervisor;
 mod worker;
 
-pub use builtin::{builtin_services, test_services};
+pub use builtin::{
+    Program, ZSTD_LEVEL, builtin_services, exec_service, test_services, zstd_services,
+};
 pub use error::{PageError, WorkerError};
 pub use flags::WorkerFlags;
 pub use handler::{Context, Handler, Input, Output};
-pub use worker::{Embedded, Worker};
 pub use pinmesh_transport::{KeyPair, PeerKeys, PublicKey};
+pub use worker::{Embedded, Worker};

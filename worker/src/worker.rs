@@ -61,12 +61,28 @@ impl Worker {
         Self::default()
     }
 
-    /// Serves `name` with a function from a deserializable input to a serializable result, both
-    /// MessagePack: `fn(In) -> Result<Out, E>` or `fn(&Context, In) -> Result<Out, E>`. An error
-    /// ends the task FAILED with its text; so does a panic.
+    /// Serves `name` with a function from a deserializable input to a serializable result:
+    /// `fn(In) -> Result<Out, E>` or `fn(&Context, In) -> Result<Out, E>`. The input is MessagePack
+    /// or JSON, as its content type says, and the result is encoded like it. An error ends the task
+    /// FAILED with its text; so does a panic.
     #[must_use]
     pub fn service<S, H: Handler<S>>(mut self, name: impl Into<String>, handler: H) -> Self {
         self.services.push(Service { name: name.into(), handler: typed(handler) });
+        self
+    }
+
+    /// Serves `name` with a function from one Protocol Buffers message to another.
+    #[cfg(feature = "protobuf")]
+    #[must_use]
+    pub fn protobuf_service<F, In, Out, E>(mut self, name: impl Into<String>, handler: F) -> Self
+    where
+        F: FnMut(&Context<'_>, In) -> Result<Out, E> + Send + 'static,
+        In: prost::Message + Default,
+        Out: prost::Message,
+        E: Display,
+    {
+        let handler = crate::handler::protobuf(handler);
+        self.services.push(Service { name: name.into(), handler });
         self
     }
 
@@ -88,6 +104,15 @@ impl Worker {
         self
     }
 
+    /// Encrypts, and shows the brokers who this is: its own key, which their `authorized_keys` must
+    /// list as a worker, and theirs; see [`PeerKeys::load`]. Default: no keys, for brokers on the
+    /// same host. `--key` and `--broker-key` come before it.
+    #[must_use]
+    pub fn keys(mut self, keys: PeerKeys) -> Self {
+        self.keys = Some(keys);
+        self
+    }
+
     /// Names of the services.
     pub fn services(&self) -> impl Iterator<Item = &str> {
         self.services.iter().map(|service| service.name.as_str())
@@ -104,15 +129,6 @@ impl Worker {
     pub fn main_with(self, flags: &WorkerFlags) -> ExitCode {
         log_to_stderr();
         match self.run(flags) {
-    /// Encrypts, and shows the brokers who this is: its own key, which their `authorized_keys` must
-    /// list as a worker, and theirs; see [`PeerKeys::load`]. Default: no keys, for brokers on the
-    /// same host. `--key` and `--broker-key` come before it.
-    #[must_use]
-    pub fn keys(mut self, keys: PeerKeys) -> Self {
-        self.keys = Some(keys);
-        self
-    }
-
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 tracing::error!("{error}");
@@ -136,6 +152,7 @@ impl Worker {
     fn supervise(self, flags: &WorkerFlags) -> Result<(), WorkerError> {
         self.check()?;
         flags.endpoints()?;
+        let keys = flags.keys()?.or(self.keys);
         let config = SupervisorConfig {
             backends: flags.backends.clone(),
             cpus: flags.worker_cpus()?,
@@ -149,10 +166,9 @@ impl Worker {
         supervisor::run(&config).map_err(WorkerError::Supervisor)
     }
 
-    fn run_child(self, flags: &WorkerFlags, inherited: Inherited) -> Result<(), WorkerError> {
+    fn run_child(mut self, flags: &WorkerFlags, inherited: Inherited) -> Result<(), WorkerError> {
         let page = StatusPage::open(inherited.page).map_err(WorkerError::Page)?;
         let identity = Identity {
-        let keys = flags.keys()?.or(self.keys);
             host: Some(inherited.host),
             slot: inherited.slot,
             incarnation: inherited.incarnation,
@@ -162,6 +178,7 @@ impl Worker {
         let _signal = stop_on_sigterm(&stop, &poller)?;
         let recorder =
             flags.latency_log.as_deref().map(|path| recorder(path, &identity)).transpose()?;
+        self.keys = flags.keys()?.or(self.keys);
         let config = self.config(identity, flags.window, flags.endpoints()?)?;
         let config =
             RunLoopConfig { page: Some(page), spin: flags.spin, recorder, ..config(stop, poller) };
@@ -178,7 +195,6 @@ impl Worker {
         let endpoints = backends.iter().map(|text| {
             text.parse().map_err(|error| WorkerError::Flag {
                 flag: "backends",
-        self.keys = flags.keys()?.or(self.keys);
                 value: (*text).to_owned(),
                 reason: format!("{error}"),
             })
@@ -209,6 +225,8 @@ impl Worker {
         endpoints: Vec<Endpoint>,
     ) -> Result<impl FnOnce(Arc<AtomicBool>, Poller) -> RunLoopConfig, WorkerError> {
         self.check()?;
+        let sockets = PeerKeys::socket_options(self.keys.as_ref(), endpoints.len());
+        let sockets = sockets.map_err(WorkerError::Keys)?;
         let mut random = [0; 24];
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
             .map_err(|errno| WorkerError::System(errno.into()))?;
@@ -225,8 +243,6 @@ impl Worker {
             seed: u64::from_le_bytes(seed.try_into().expect("the other 8 of 24")),
         };
         Ok(move |stop, poller| RunLoopConfig {
-        let sockets = PeerKeys::socket_options(self.keys.as_ref(), endpoints.len());
-        let sockets = sockets.map_err(WorkerError::Keys)?;
             endpoints: endpoints.into_iter().zip(sockets).collect(),
             session,
             services: self.services,

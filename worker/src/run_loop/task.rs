@@ -27,10 +27,10 @@ impl RunLoop {
             return started;
         }
         let slot_shown = self.page.as_deref().map(|page| (page, slot));
-        let context = Context { task: &task, started, slot: slot_shown };
+        let limit = link.session.payload_bytes_max();
+        let context = Context { task: &task, started, slot: slot_shown, payload_bytes_max: limit };
         let input = link.io.input(ticket.index);
         let service = &mut self.services[task.service as usize];
-        let limit = link.session.payload_bytes_max();
         let status = call(service, &context, input, &mut self.output, limit);
         let ended = clock::now();
         if let Some(page) = &self.page {

@@ -86,7 +86,7 @@ fn a_result_that_the_broker_does_not_take_ends_failed_with_the_limit() {
 }
 
 #[test]
-fn a_typed_handler_gets_messagepack_and_its_context() {
+fn a_typed_handler_gets_messagepack_or_json_and_its_context() {
     let add = |context: &Context<'_>, (a, b): (u32, u32)| {
         assert!(context.time_left().is_none() && !context.is_cancelled());
         a.checked_add(b).ok_or("too large")
@@ -100,10 +100,39 @@ fn a_typed_handler_gets_messagepack_and_its_context() {
     assert_eq!(status, EndStatus::Failed);
     assert!(String::from_utf8(text).unwrap().starts_with("the payload does not fit"));
     broker.content_type = ContentType::JSON;
-    broker.tasks(&[(3, "add", b"[2,3]")]);
+    broker.tasks(&[(3, "add", b"[20, 30]"), (4, "add", b"[2, 3] x")]);
+    assert_eq!(done(broker.hear()), (3, EndStatus::Ok, b"50".to_vec()));
     let (_, status, text) = done(broker.hear());
     assert_eq!(status, EndStatus::Failed);
-    assert!(String::from_utf8(text).unwrap().contains("content type 2"));
+    assert!(String::from_utf8(text).unwrap().starts_with("the payload does not fit"));
+    broker.content_type = ContentType::RAW;
+    broker.tasks(&[(5, "add", b"[2,3]")]);
+    let (_, status, text) = done(broker.hear());
+    assert_eq!(status, EndStatus::Failed);
+    assert!(String::from_utf8(text).unwrap().contains("content type 0"));
+}
+
+#[cfg(feature = "protobuf")]
+#[test]
+fn a_handler_of_protocol_buffers_gets_and_gives_messages_and_takes_nothing_else() {
+    #[derive(prost::Message)]
+    struct Pair {
+        #[prost(uint32, tag = "1")]
+        a: u32,
+        #[prost(uint32, tag = "2")]
+        b: u32,
+    }
+    let swap = |_: &Context<'_>, pair: Pair| Ok::<_, String>(Pair { a: pair.b, b: pair.a });
+    let (mut broker, _worker) = embedded(Worker::new().protobuf_service("swap", swap));
+    broker.content_type = ContentType::PROTOBUF;
+    broker.tasks(&[(1, "swap", &[8, 2, 16, 3]), (2, "swap", &[8])]);
+    assert_eq!(done(broker.hear()), (1, EndStatus::Ok, vec![8, 3, 16, 2]));
+    assert_eq!(done(broker.hear()).1, EndStatus::Failed);
+    broker.content_type = ContentType::MSGPACK;
+    broker.tasks(&[(3, "swap", &[8, 2, 16, 3])]);
+    let (_, status, text) = done(broker.hear());
+    assert_eq!(status, EndStatus::Failed);
+    assert!(String::from_utf8(text).unwrap().contains("content type 1"));
 }
 
 #[test]
