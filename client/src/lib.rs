@@ -34,6 +34,8 @@ mod io_loop;
 mod map;
 mod net;
 mod payload;
+#[cfg(feature = "protobuf")]
+mod protobuf;
 mod shared;
 mod task;
 
@@ -42,7 +44,7 @@ pub use completion::{Completions, RawOutcome};
 pub use error::{Error, Result};
 pub use handle::Handle;
 pub use map::Map;
-pub use payload::{Bytes, RawReply, Reply};
+pub use payload::{Bytes, Encoding, RawReply, Reply};
 pub use pinmesh_protocol::command::StageTimes;
 pub use pinmesh_protocol::id::{ContentType, RequestId};
 pub use pinmesh_session::client::ClientCounters;

@@ -1,4 +1,5 @@
-//! Payloads on their way in and out: MessagePack by default, raw bytes on request.
+//! Payloads on their way in and out: MessagePack by default, JSON, Protocol Buffers or raw bytes on
+//! request. What comes is decoded by its own content type, whatever went.
 
 use std::ops::Deref;
 use std::time::Duration;
@@ -98,6 +99,16 @@ pub struct Reply<T> {
 /// A reply whose output is not decoded.
 pub type RawReply = Reply<Bytes>;
 
+impl RawReply {
+    /// Decodes the output, MessagePack or JSON by its content type.
+    ///
+    /// # Errors
+    /// [`Error::Decode`]: its content type is another one, or it is no `T`.
+    pub fn decode<T: DeserializeOwned>(self) -> Result<Reply<T>> {
+        decode(self)
+    }
+}
+
 impl<T> Reply<T> {
     pub(crate) fn replace<U>(self, value: U) -> Reply<U> {
         let Self { content_type, tries, stages, response, .. } = self;
@@ -138,23 +149,66 @@ impl Input {
     }
 }
 
-pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
-    to_msgpack(value).map_err(|error| Error::Encode { reason: error.to_string() })
+/// What inputs that serde knows are encoded in.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[non_exhaustive]
+pub enum Encoding {
+    /// Compact and fast; structs become arrays, and bytes need `serde_bytes`.
+    #[default]
+    MessagePack,
+    /// For handlers that take nothing else, and for reading along.
+    Json,
 }
 
-/// Decodes a MessagePack output.
-pub(crate) fn decode<T: DeserializeOwned>(reply: RawReply) -> Result<Reply<T>> {
-    let expected = std::any::type_name::<T>();
-    if reply.content_type != ContentType::MSGPACK {
-        let found = reply.content_type;
-        let reason = format!(
-            "it came as content type {found}, not as MessagePack ({}); ask for the raw bytes",
-            ContentType::MSGPACK
-        );
-        return Err(Error::Decode { expected, reason });
+impl Encoding {
+    pub(crate) fn content_type(self) -> ContentType {
+        match self {
+            Self::MessagePack => ContentType::MSGPACK,
+            Self::Json => ContentType::JSON,
+        }
     }
-    let value = from_msgpack(&reply.value)
-        .map_err(|error| Error::Decode { expected, reason: error.to_string() })?;
+
+    pub(crate) fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Vec<u8>> {
+        match self {
+            Self::MessagePack => to_msgpack(value).map_err(|error| error.to_string()),
+            Self::Json => serde_json::to_vec(value).map_err(|error| error.to_string()),
+        }
+        .map_err(|reason| Error::Encode { reason })
+    }
+}
+
+/// For people: what a content type is, with its number.
+fn description(content_type: ContentType) -> String {
+    let name = match content_type {
+        ContentType::RAW => "raw bytes",
+        ContentType::MSGPACK => "MessagePack",
+        ContentType::JSON => "JSON",
+        ContentType::PROTOBUF => "Protocol Buffers",
+        ContentType::TEXT => "text",
+        _ => return format!("content type {content_type}"),
+    };
+    format!("{name} (content type {content_type})")
+}
+
+/// The output came as something else than was asked for.
+pub(crate) fn mismatch<T>(found: ContentType, wanted: &str) -> Error {
+    let expected = std::any::type_name::<T>();
+    let found = description(found);
+    let reason = format!("it came as {found}, not as {wanted}; ask for the raw bytes");
+    Error::Decode { expected, reason }
+}
+
+/// Decodes an output by its content type: MessagePack or JSON.
+pub(crate) fn decode<T: DeserializeOwned>(reply: RawReply) -> Result<Reply<T>> {
+    let value = match reply.content_type {
+        ContentType::MSGPACK => from_msgpack(&reply.value).map_err(|error| error.to_string()),
+        ContentType::JSON => {
+            serde_json::from_slice(&reply.value).map_err(|error| error.to_string())
+        }
+        other => return Err(mismatch::<T>(other, "MessagePack or JSON")),
+    };
+    let expected = std::any::type_name::<T>();
+    let value = value.map_err(|reason| Error::Decode { expected, reason })?;
     Ok(reply.replace(value))
 }
 

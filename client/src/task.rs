@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::completion::{Completions, Slot, Ticket};
 use crate::handle::{Decoder, Handle};
-use crate::payload::{Bytes, Input, RawReply, Reply, decode, encode, keep_raw};
+use crate::payload::{Bytes, Encoding, Input, RawReply, Reply, decode, keep_raw};
 use crate::shared::{Body, Shared};
 use crate::{Error, Result};
 
@@ -26,6 +26,7 @@ pub struct Task<'c> {
     deadline: Option<Duration>,
     timeout: Option<Duration>,
     content_type: Option<ContentType>,
+    encoding: Encoding,
     options: TaskOptions,
     /// The options as they travel; made at first use.
     encoded: OnceLock<Option<Arc<[u8]>>>,
@@ -35,7 +36,7 @@ pub struct Task<'c> {
 
 /// What to do while the client's window is full.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum WhenFull {
+pub(crate) enum WhenFull {
     Wait,
     Fail,
 }
@@ -49,6 +50,7 @@ impl<'c> Task<'c> {
             deadline: None,
             timeout: None,
             content_type: None,
+            encoding: Encoding::default(),
             options: TaskOptions::default(),
             encoded: OnceLock::new(),
             shows_busy: false,
@@ -118,8 +120,16 @@ impl<'c> Task<'c> {
         self
     }
 
-    /// What raw bytes are encoded in. Default: [`ContentType::RAW`] for the raw calls; the others
-    /// are MessagePack.
+    /// What inputs that serde knows are encoded in. Default: MessagePack. The output is decoded by
+    /// its own content type.
+    #[must_use]
+    pub fn encoding(mut self, encoding: Encoding) -> Self {
+        self.encoding = encoding;
+        self
+    }
+
+    /// What raw bytes are encoded in. Default: [`ContentType::RAW`]. Of no effect on the calls that
+    /// encode their input themselves.
     #[must_use]
     pub fn content_type(mut self, content_type: ContentType) -> Self {
         self.content_type = Some(content_type);
@@ -164,7 +174,7 @@ impl<'c> Task<'c> {
         self.await_call(self.submit_raw(input)?.cancelling_on_drop())
     }
 
-    fn await_call<T>(&self, mut handle: Handle<T>) -> Result<Reply<T>> {
+    pub(crate) fn await_call<T>(&self, mut handle: Handle<T>) -> Result<Reply<T>> {
         match self.timeout {
             None => handle.wait_reply(),
             Some(timeout) => handle.wait_reply_timeout(timeout),
@@ -193,7 +203,7 @@ impl<'c> Task<'c> {
         In: Serialize + ?Sized,
         Out: DeserializeOwned,
     {
-        self.hand_in(encode(input)?, ContentType::MSGPACK, decode, WhenFull::Wait)
+        self.hand_in_encoded(input, WhenFull::Wait)
     }
 
     /// Hands it in without ever waiting.
@@ -205,7 +215,7 @@ impl<'c> Task<'c> {
         In: Serialize + ?Sized,
         Out: DeserializeOwned,
     {
-        self.hand_in(encode(input)?, ContentType::MSGPACK, decode, WhenFull::Fail)
+        self.hand_in_encoded(input, WhenFull::Fail)
     }
 
     /// Hands it in with raw bytes.
@@ -266,10 +276,11 @@ impl<'c> Task<'c> {
         token: u64,
         input: &In,
     ) -> Result<RequestId> {
-        self.send_to(queue, token, encode(input)?, ContentType::MSGPACK, WhenFull::Wait)
+        let (input, content_type) = (self.encoding.encode(input)?, self.encoding.content_type());
+        self.send_to(queue, token, input, content_type, WhenFull::Wait)
     }
 
-    fn send_to(
+    pub(crate) fn send_to(
         &self,
         queue: &Completions,
         token: u64,
@@ -281,7 +292,16 @@ impl<'c> Task<'c> {
         self.send(input, content_type, ticket, when_full)
     }
 
-    fn hand_in<T>(
+    fn hand_in_encoded<In, Out>(&self, input: &In, when_full: WhenFull) -> Result<Handle<Out>>
+    where
+        In: Serialize + ?Sized,
+        Out: DeserializeOwned,
+    {
+        let (input, content_type) = (self.encoding.encode(input)?, self.encoding.content_type());
+        self.hand_in(input, content_type, decode, when_full)
+    }
+
+    pub(crate) fn hand_in<T>(
         &self,
         input: Vec<u8>,
         content_type: ContentType,
