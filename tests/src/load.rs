@@ -51,18 +51,26 @@ impl LoadReport {
 #[derive(Debug)]
 pub struct Load {
     client: Client,
-    stop: Arc<AtomicBool>,
-    ended: Arc<AtomicU64>,
+    shared: Arc<Shared>,
     thread: JoinHandle<LoadReport>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    submitted: AtomicU64,
+    ended: AtomicU64,
+    /// Every task with a lower number has ended.
+    settled: AtomicU64,
 }
 
 impl Load {
     /// Starts a load that keeps `window` tasks under way.
     pub fn start(client: Client, window: u64) -> Self {
-        let (stop, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (own_client, own_stop, own_ended) = (client.clone(), stop.clone(), ended.clone());
-        let thread = std::thread::spawn(move || work(&own_client, window, &own_stop, &own_ended));
-        Self { client, stop, ended, thread }
+        let shared = Arc::new(Shared::default());
+        let (own_client, own_shared) = (client.clone(), Arc::clone(&shared));
+        let thread = std::thread::spawn(move || work(&own_client, window, &own_shared));
+        Self { client, shared, thread }
     }
 
     /// Waits until so many more tasks have ended.
@@ -71,10 +79,24 @@ impl Load {
     /// They have not within [`LIMIT`].
     #[track_caller]
     pub fn progress(&self, tasks: u64) {
-        let target = self.ended.load(Ordering::Relaxed) + tasks;
-        let what = format!("{tasks} more tasks end; {:?}", self.client.counters());
-        eventually(&what, LIMIT, || {
-            self.ended.load(Ordering::Relaxed) >= target || self.thread.is_finished()
+        let target = self.shared.ended.load(Ordering::Relaxed) + tasks;
+        self.wait_until(&self.shared.ended, target);
+    }
+
+    /// Waits until every task that was handed in before has ended.
+    ///
+    /// # Panics
+    /// They have not within [`LIMIT`].
+    #[track_caller]
+    pub fn settle(&self) {
+        let target = self.shared.submitted.load(Ordering::Relaxed);
+        self.wait_until(&self.shared.settled, target);
+    }
+
+    #[track_caller]
+    fn wait_until(&self, count: &AtomicU64, target: u64) {
+        eventually("tasks of the load end", LIMIT, || {
+            count.load(Ordering::Relaxed) >= target || self.thread.is_finished()
         });
         assert!(!self.thread.is_finished(), "the load ended by itself");
     }
@@ -85,7 +107,7 @@ impl Load {
     /// They have not within [`LIMIT`].
     #[track_caller]
     pub fn finish(self) -> LoadReport {
-        self.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
         if crate::wait_for(LIMIT, || self.thread.is_finished().then_some(())).is_none() {
             let (left, counters) = (self.client.unresolved(), self.client.counters());
             panic!("{left} tasks have not ended within {LIMIT:?}; {counters:?}");
@@ -115,15 +137,15 @@ fn input(number: u64) -> (usize, Vec<u8>) {
 
 const SERVICES: [&str; 3] = ["echo", "spin", "sleep"];
 
-fn work(client: &Client, window: u64, stop: &AtomicBool, ended: &AtomicU64) -> LoadReport {
+fn work(client: &Client, window: u64, shared: &Shared) -> LoadReport {
     let tasks: Vec<Task<'_>> = SERVICES.iter().map(|service| client.task(service)).collect();
     let queue = client.completions();
     let mut report = LoadReport::default();
     // Ends of each task.
     let mut ends: Vec<u8> = Vec::new();
-    let mut under_way = 0;
+    let (mut under_way, mut settled) = (0, 0);
     loop {
-        let is_stopping = stop.load(Ordering::Relaxed);
+        let is_stopping = shared.stop.load(Ordering::Relaxed);
         while !is_stopping && under_way < window {
             let number = report.submitted;
             let (service, bytes) = input(number);
@@ -132,6 +154,7 @@ fn work(client: &Client, window: u64, stop: &AtomicBool, ended: &AtomicU64) -> L
             report.submitted += 1;
             under_way += 1;
         }
+        shared.submitted.store(report.submitted, Ordering::Relaxed);
         if under_way == 0 && is_stopping {
             // One more would be a second end of some task.
             if let Some((number, _)) = queue.recv_timeout(Duration::ZERO) {
@@ -151,7 +174,9 @@ fn work(client: &Client, window: u64, stop: &AtomicBool, ended: &AtomicU64) -> L
         } else {
             note(&mut report, number, outcome);
         }
-        ended.fetch_add(1, Ordering::Relaxed);
+        settled += ends[settled..].iter().take_while(|count| **count > 0).count();
+        shared.settled.store(settled as u64, Ordering::Relaxed);
+        shared.ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 

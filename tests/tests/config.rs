@@ -1,4 +1,5 @@
 //! Mistakes in files and flags: told before anything starts, with the place and the remedy.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use std::fs;
 
@@ -60,7 +61,7 @@ fn wrong_flags_of_the_worker_are_told_with_flag_value_and_remedy() {
         (&["--cpus", "2-"][..], &["--cpus", "2-"][..]),
         (&["--cpus", "1023"], &["1023"]),
         (&["--backend", "http://x"], &["--backend", "http://x", "tcp://"]),
-        (&["--workers", "0"], &["--workers 0", "1 to 1024"]),
+        (&["--workers", "0"], &["--workers `0`", "1 to 1024"]),
         (&["--services", "nothing"], &["nothing", "echo"]),
         (&["--grace", "5"], &["--grace", "unit"]),
     ] {

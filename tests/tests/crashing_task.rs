@@ -1,4 +1,5 @@
 //! Tasks that take their worker down: they end after three crashes, and harm nobody else.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use pinmesh_client::Error;
 use pinmesh_tests::{Load, Mesh, Seen, turn};

@@ -1,4 +1,5 @@
 //! A supervisor that is asked to leave: what runs is finished, what waits goes back, nothing is lost.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use pinmesh_client::Error;
 use pinmesh_tests::{
@@ -68,8 +69,5 @@ fn a_task_that_outlasts_the_drain_is_asked_to_stop() {
     let finished = supervisor.process.wait();
     assert_eq!(finished.code, 0, "{}", finished.stderr);
     let error = handle.wait().expect_err("an hour is not over");
-    assert!(
-        matches!(error, Error::Failed { .. } | Error::Cancelled { .. } | Error::Lost { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, Error::Cancelled { .. }), "{error}");
 }

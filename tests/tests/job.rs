@@ -1,4 +1,5 @@
 //! A job as a user runs it: files and lines in, results out, exit codes that scripts can trust.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
 //! A supervisor that is killed under load: nothing of it is left, and no task is lost.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use std::time::Duration;
 

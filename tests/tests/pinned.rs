@@ -1,4 +1,5 @@
 //! Workers run on the CPUs that they were given, every thread of them.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use pinmesh_tests::{Broker, Seen, Supervisor, allowed_cpus, own_cpus};
 

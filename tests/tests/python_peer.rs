@@ -1,4 +1,5 @@
 //! Peers in another language, written from PROTOCOL.md alone, with ours and with each other.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -61,7 +62,7 @@ fn a_python_worker_serves_our_client() {
     let inputs: Vec<Vec<u8>> = (0..200_u64)
         .map(|number| number.to_le_bytes().repeat(1 + number as usize % 50))
         // Also some that travel as frames of their own.
-        .chain([vec![1, 2, 3].repeat(20_000), (0..=255).cycle().take(3 << 20).collect()])
+        .chain([[1, 2, 3].repeat(20_000), (0..=255).cycle().take(3 << 20).collect()])
         .collect();
     let submit = |input: &Vec<u8>| client.submit_raw("reverse", input.clone()).unwrap();
     let handles: Vec<_> = inputs.iter().map(submit).collect();

@@ -1,4 +1,5 @@
 //! A broker that dies or drains under load and is started again: the client sees every task end once.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use pinmesh_tests::{Broker, FAST, Load, Supervisor, free_endpoint, turn};
 use rustix::process::Signal;
