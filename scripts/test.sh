@@ -23,7 +23,7 @@ for step in "${steps[@]}"; do
     declare -F "step_$step" >/dev/null || die "no step '$step'; the steps are: fmt clippy doc test vectors purity"
 done
 
-need_packages g++ libsodium-dev pkg-config python3 python3-venv
+need_packages g++ iproute2 libsodium-dev pkg-config python3 python3-venv
 need_toolchain fmt clippy
 need_python
 export PINMESH_PYTHON="$ROOT/target/venv/bin/python"

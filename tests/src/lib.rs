@@ -8,9 +8,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod binaries;
+mod keys;
 mod ledger;
 mod load;
 mod mesh;
+mod network;
 mod observe;
 #[allow(unsafe_code)]
 mod process;
@@ -19,9 +21,11 @@ mod raw;
 use std::time::{Duration, Instant};
 
 pub use binaries::{Turn, binary, turn};
+pub use keys::KeyRing;
 pub use ledger::Ledger;
 pub use load::{Load, LoadReport};
 pub use mesh::{Broker, FAST, Mesh, Supervisor, command, free_endpoint, run};
+pub use network::Network;
 pub use observe::{Seen, allowed_cpus, children, cpu_time, descendants, marked, own_cpus};
 pub use process::{Finished, MARK, Process};
 pub use raw::{RawPeer, hello, payload_of, ready, submit};

@@ -70,14 +70,20 @@ impl Broker {
     /// Starts one on these endpoints.
     #[track_caller]
     pub fn start_at(frontend: &str, backend: &str, arguments: &[&str]) -> Self {
-        let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
-        let mut command = command("pinmesh-broker", &arguments);
+        let mut command = command("pinmesh-broker", arguments);
         command.args(["--frontend", frontend, "--backend", backend]);
+        let arguments = arguments.iter().map(|&text| text.to_owned()).collect();
+        Self { arguments, ..Self::run(command) }
+    }
+
+    /// Starts one with a command that has all its arguments.
+    #[track_caller]
+    pub fn run(command: Command) -> Self {
         let mut process = Process::start(command);
         let line = process.first_line(READY_LIMIT);
         assert!(line.starts_with("pinmesh-broker ready "), "{line}");
         let (frontend, backend) = (field(&line, "frontend"), field(&line, "backend"));
-        Self { process, frontend, backend, arguments }
+        Self { process, frontend, backend, arguments: Vec::new() }
     }
 
     /// Starts another in its place, on the same endpoints and with the same flags.
@@ -139,7 +145,14 @@ impl Supervisor {
     #[track_caller]
     pub fn start(backend: &str, workers: usize, arguments: &[&str]) -> Self {
         let mut command = command("pinmesh-worker", ["--test-services", "--backend", backend]);
-        command.arg("--workers").arg(workers.to_string()).args(arguments);
+        command.args(arguments);
+        Self::run(command, workers)
+    }
+
+    /// Starts one with a command that has all its arguments but `--workers`.
+    #[track_caller]
+    pub fn run(mut command: Command, workers: usize) -> Self {
+        command.arg("--workers").arg(workers.to_string());
         let mut process = Process::start(command);
         let line = process.first_line(READY_LIMIT);
         assert!(line.starts_with("pinmesh-worker ready "), "{line}");

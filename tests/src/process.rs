@@ -241,8 +241,8 @@ impl Drop for Process {
 /// A command without the settings of whoever runs the tests.
 pub(crate) fn clean_command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
-    for variable in ["PINMESH_LOG", "PINMESH_BROKER", "PINMESH_WORKER", "PINMESH_KEEPER"] {
-        command.env_remove(variable);
+    for variable in ["LOG", "BROKER", "KEY", "BROKER_KEY", "WORKER", "KEEPER"] {
+        command.env_remove(format!("PINMESH_{variable}"));
     }
     command
 }
