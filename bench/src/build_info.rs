@@ -28,4 +28,15 @@ impl BuildInfo {
             debug_assertions: cfg!(debug_assertions),
         }
     }
+
+    /// Says on stderr, before anything is measured, that a debug build measures nothing that counts.
+    pub(crate) fn warn(&self) {
+        if self.debug_assertions {
+            eprintln!(
+                "WARNING: this is a debug build, several times slower than what is shipped. \
+                 Nothing that it measures counts: use `cargo build --release` and \
+                 target/release/pinmesh-bench."
+            );
+        }
+    }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use pinmesh_client::{Client, Completions, Error, RawOutcome, Task};
 
-use crate::{error::BenchError, record::Record};
+use crate::{error::BenchError, payload::Payload, record::Record};
 
 /// How often a client without results looks whether the phase has changed.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -22,8 +22,6 @@ const LAST_RESULTS_TIME: Duration = Duration::from_secs(30);
 const CLIENT_WINDOW_DEFAULT: u32 = 10_000;
 /// The largest window that a client may be built with.
 const CLIENT_WINDOW_MAX: u32 = 1_000_000;
-/// Bytes of a payload that hold the task's number.
-const NUMBER_BYTES: usize = 8;
 
 /// The load of one client.
 #[derive(Clone, Debug)]
@@ -32,12 +30,10 @@ pub(crate) struct Load {
     pub(crate) broker: String,
     /// What its tasks ask for.
     pub(crate) service: String,
-    /// Bytes of a payload.
-    pub(crate) payload_bytes: usize,
+    /// What the tasks carry.
+    pub(crate) payload: Payload,
     /// Tasks outstanding.
     pub(crate) window: u32,
-    /// Whether the output must equal the input.
-    pub(crate) is_echo: bool,
 }
 
 const WARMING: u8 = 0;
@@ -127,8 +123,6 @@ struct Loop<'c> {
     load: &'c Load,
     shared: &'c Shared,
     queue: Completions,
-    /// What each payload starts from: the number is written over its beginning.
-    template: Vec<u8>,
     next_number: u64,
     outstanding: u32,
     record: Record,
@@ -136,14 +130,11 @@ struct Loop<'c> {
 
 impl<'c> Loop<'c> {
     fn new(client: &'c Client, load: &'c Load, shared: &'c Shared) -> Self {
-        // Not all zeros, so that an output of zeros is not taken for an echo.
-        let template = (0..load.payload_bytes).map(|at| (at % 251) as u8).collect();
         Self {
             task: client.task(&load.service),
             load,
             shared,
             queue: client.completions(),
-            template,
             next_number: 0,
             outstanding: 0,
             record: Record::new(),
@@ -179,10 +170,7 @@ impl<'c> Loop<'c> {
     /// Hands in as many tasks as the window has room for.
     fn fill(&mut self) -> Result<(), BenchError> {
         while self.outstanding < self.load.window {
-            let mut payload = self.template.clone();
-            let number = self.next_number.to_le_bytes();
-            let length = payload.len().min(NUMBER_BYTES);
-            payload[..length].copy_from_slice(&number[..length]);
+            let payload = self.load.payload.of(self.next_number);
             match self.task.submit_raw_to(&self.queue, self.next_number, payload) {
                 Ok(_) => {}
                 // By bytes, or for the moment: results make room.
@@ -201,7 +189,7 @@ impl<'c> Loop<'c> {
             Ok(reply) => reply,
             Err(error) => return self.record.failure(&error),
         };
-        if self.load.is_echo && !is_echo(&reply.value, number, self.load.payload_bytes) {
+        if !self.load.payload.is_answered_by(&reply.value, number) {
             self.record.wrong += 1;
             return;
         }
@@ -210,28 +198,5 @@ impl<'c> Loop<'c> {
         if is_measured {
             self.record.times(&reply);
         }
-    }
-}
-
-/// Whether an output has the length and the number of its input.
-fn is_echo(output: &[u8], number: u64, payload_bytes: usize) -> bool {
-    let length = payload_bytes.min(NUMBER_BYTES);
-    output.len() == payload_bytes && output[..length] == number.to_le_bytes()[..length]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_echo_has_the_length_and_the_number_of_its_input() {
-        let mut output = vec![9; 64];
-        output[..8].copy_from_slice(&7_u64.to_le_bytes());
-        assert!(is_echo(&output, 7, 64));
-        assert!(!is_echo(&output, 8, 64));
-        assert!(!is_echo(&output, 7, 63));
-        assert!(!is_echo(&[], 7, 64));
-        assert!(is_echo(&[], 7, 0));
-        assert!(is_echo(&[1, 2, 0], 0x201, 3));
     }
 }

@@ -28,6 +28,8 @@ pub(crate) enum BenchError {
     Write { path: PathBuf, source: io::Error },
     /// A thread or a signal handler could not be had.
     System { action: &'static str, source: io::Error },
+    /// Flags that contradict each other, or ask for too much.
+    Flags(String),
     /// SIGINT or SIGTERM came before there was anything to report.
     Interrupted,
 }
@@ -66,6 +68,7 @@ impl fmt::Display for BenchError {
                 path.display()
             ),
             Self::System { action, source } => write!(f, "cannot {action}: {source}"),
+            Self::Flags(problem) => f.write_str(problem),
             Self::Interrupted => f.write_str("interrupted before anything was measured"),
         }
     }

@@ -2,6 +2,8 @@
 
 use crate::{
     build_info::BuildInfo,
+    meter::CpuTime,
+    record::Record,
     run::{Measured, RunConfig},
 };
 
@@ -16,7 +18,6 @@ pub(crate) fn reasons(measured: &Measured, config: &RunConfig, build: &BuildInfo
             reasons.push(reason);
         }
     };
-    let record = &measured.record;
     let planned_s = config.duration.as_secs_f64();
     let measured_s = measured.elapsed.as_secs_f64();
     fail(
@@ -24,30 +25,49 @@ pub(crate) fn reasons(measured: &Measured, config: &RunConfig, build: &BuildInfo
         format!("cut short: {measured_s:.2} s of {planned_s:.2} s were measured"),
     );
     fail(measured.tasks == 0, "no task ended in the measured interval".to_owned());
-    let first = record.first_failure.as_deref().unwrap_or("no reason");
-    fail(record.failed > 0, format!("{} tasks failed, the first: {first}", record.failed));
-    fail(record.wrong > 0, format!("{} outputs were not what was sent", record.wrong));
-    fail(record.lost > 0, format!("{} tasks had no result 30 s after the end", record.lost));
-    fail(
-        record.retries > 0,
-        format!("{} starts of tasks ended badly and were repeated", record.retries),
-    );
-    fail(
-        build.debug_assertions,
-        "debug build: run `cargo build --release` and target/release/pinmesh-bench".to_owned(),
-    );
-    if let (Some(workers), cpus) = (config.workers, config.cpus_allowed) {
-        fail(
-            usize::try_from(workers).is_ok_and(|workers| workers > cpus),
-            format!("{workers} workers on {cpus} CPUs: a worker has no CPU of its own"),
-        );
-    }
-    let is_own = config.broker.is_none();
-    fail(
-        is_own && (measured.cpu.broker.is_none() || measured.cpu.workers.is_none()),
-        "the CPU time of broker or workers is not known".to_owned(),
-    );
+    reasons.extend(of_tasks(&measured.record));
+    reasons.extend(of_set_up(config.workers, config.cpus_allowed, &measured.cpu, build));
     reasons.extend(measured.problems.iter().cloned());
+    reasons
+}
+
+/// What is wrong with how tasks ended, in either mode.
+pub(crate) fn of_tasks(record: &Record) -> Vec<String> {
+    let first = record.first_failure.as_deref().unwrap_or("no reason");
+    let failures = [
+        (record.failed, format!("{} tasks failed, the first: {first}", record.failed)),
+        (record.wrong, format!("{} outputs were not what was sent", record.wrong)),
+        (record.lost, format!("{} tasks had no result 30 s after the end", record.lost)),
+        (
+            record.retries,
+            format!("{} starts of tasks ended badly and were repeated", record.retries),
+        ),
+    ];
+    failures.into_iter().filter(|(count, _)| *count > 0).map(|(_, reason)| reason).collect()
+}
+
+/// What is wrong with what was measured with, in either mode. `workers`: of a mesh of one's own.
+pub(crate) fn of_set_up(
+    workers: Option<u32>,
+    cpus_allowed: usize,
+    cpu: &CpuTime,
+    build: &BuildInfo,
+) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if build.debug_assertions {
+        let remedy = "run `cargo build --release` and target/release/pinmesh-bench";
+        reasons.push(format!("debug build: {remedy}"));
+    }
+    if let Some(workers) = workers {
+        if workers as usize > cpus_allowed {
+            let cpus = cpus_allowed;
+            reasons
+                .push(format!("{workers} workers on {cpus} CPUs: a worker has no CPU of its own"));
+        }
+        if cpu.broker.is_none() || cpu.workers.is_none() {
+            reasons.push("the CPU time of broker or workers is not known".to_owned());
+        }
+    }
     reasons
 }
 

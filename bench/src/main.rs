@@ -2,32 +2,51 @@
 
 #![deny(unsafe_code)]
 
+mod arrivals;
 mod build_info;
 mod child;
 mod closed_loop;
 mod error;
 mod gates;
+mod generator;
 mod interrupt;
+mod latency_files;
 mod mesh;
 mod meter;
+mod open_gates;
+mod open_loop;
+mod open_report;
+mod open_run;
+mod output;
+mod payload;
 mod progress;
 mod record;
 mod report;
 mod run;
 mod size;
+mod spread;
 mod throughput;
+mod timeline;
+mod warmup;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{error::BenchError, interrupt::Interrupt, throughput::ThroughputArgs};
+use crate::{
+    error::BenchError, interrupt::Interrupt, open_loop::RunArgs, throughput::ThroughputArgs,
+};
 
 const EXIT_FAILED: u8 = 1;
+const EXIT_FLAGS: u8 = 2;
 const EXIT_NOT_VALID: u8 = 3;
 const EXIT_INTERRUPTED: u8 = 130;
 
-/// Measures what a pinmesh carries, and what it costs.
+/// Measures what a pinmesh carries, what it costs, and how long its tasks take.
+///
+/// `run` is an open loop: it sends when planned, whatever the mesh does, and so measures response
+/// times as users would feel them. `throughput` is a closed loop: it waits for results before it
+/// sends more, and so finds the most that the mesh carries, but no response times.
 ///
 /// Without --broker each run starts a mesh of its own, with the pinmesh-broker and pinmesh-worker
 /// that lie beside this program, and ends it.
@@ -43,6 +62,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(RunArgs),
     Throughput(ThroughputArgs),
 }
 
@@ -53,8 +73,11 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::from(EXIT_NOT_VALID),
         Err(error) => {
             eprintln!("pinmesh-bench: {error}");
-            let is_interrupted = matches!(error, BenchError::Interrupted);
-            ExitCode::from(if is_interrupted { EXIT_INTERRUPTED } else { EXIT_FAILED })
+            ExitCode::from(match error {
+                BenchError::Interrupted => EXIT_INTERRUPTED,
+                BenchError::Flags(_) => EXIT_FLAGS,
+                _ => EXIT_FAILED,
+            })
         }
     }
 }
@@ -62,6 +85,7 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> Result<bool, BenchError> {
     let interrupt = Interrupt::install()?;
     match command {
+        Command::Run(args) => open_loop::run(args, &interrupt),
         Command::Throughput(args) => throughput::run(args, &interrupt),
     }
 }
@@ -86,5 +110,19 @@ mod tests {
             assert!(Cli::try_parse_from(both).is_err(), "{flags:?}");
         }
         assert!(Cli::try_parse_from(["pinmesh-bench", "throughput", "--broker-pid", "7"]).is_err());
+    }
+
+    #[test]
+    fn a_service_that_is_told_its_time_needs_one() {
+        let parse = |flags: &str| {
+            Cli::try_parse_from(format!("pinmesh-bench run --rate 1k {flags}").split_whitespace())
+        };
+        assert!(parse("").is_ok());
+        assert!(parse("--service spin").is_err());
+        assert!(parse("--service spin --service-time 50us").is_ok());
+        assert!(parse("--service spin --service-time 50us --payload 64").is_err());
+        assert!(parse("--broker tcp://127.0.0.1:1 tcp://127.0.0.1:2 --arrivals constant").is_ok());
+        assert!(parse("--broker tcp://127.0.0.1:1 --workers 2").is_err());
+        assert!(Cli::try_parse_from(["pinmesh-bench", "run"]).is_err());
     }
 }

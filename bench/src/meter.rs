@@ -39,6 +39,15 @@ pub(crate) struct CpuTime {
 }
 
 impl Meter {
+    /// Of a mesh that was there before, as far as its process ids are given.
+    pub(crate) fn given(broker: Option<u32>, workers: &[u32]) -> Self {
+        let workers = workers.to_vec();
+        Self {
+            broker: broker.map_or(Side::Unknown, Side::One),
+            workers: if workers.is_empty() { Side::Unknown } else { Side::Trees(workers) },
+        }
+    }
+
     /// Samples every process of every side.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 use pinmesh_client::RawReply;
 use pinmesh_histogram::{Precision, Stage, StageHistograms};
 
+use crate::timeline::record_stages;
+
 /// The histograms of one client thread, and its counts. Only tasks that end inside the measured
 /// interval are recorded; all are counted.
 #[derive(Debug)]
@@ -42,15 +44,7 @@ impl Record {
         let response_ns = u64::try_from(reply.response.as_nanos()).unwrap_or(u64::MAX);
         self.stages.record(Stage::Response, response_ns);
         let Some(stages) = &reply.stages else { return };
-        self.stages.record(Stage::BrokerWait, stages.broker_wait_ns);
-        self.stages.record(Stage::Transit, stages.transit_ns);
-        self.stages.record(Stage::WorkerWait, stages.worker_wait_ns);
-        self.stages.record(Stage::Service, stages.service_ns);
-        let in_mesh_ns = [stages.transit_ns, stages.worker_wait_ns, stages.service_ns]
-            .into_iter()
-            .fold(stages.broker_wait_ns, u64::saturating_add);
-        // Clocks of two hosts may differ in rate; below zero is zero.
-        self.stages.record(Stage::ClientPath, response_ns.saturating_sub(in_mesh_ns));
+        record_stages(&mut self.stages, response_ns, stages);
     }
 
     /// Notes a task that did not end well.

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::{
     build_info::BuildInfo,
     run::{BySide, Latencies, RunConfig, RunResult},
+    spread::Spread,
 };
 
 /// Said wherever the times of this mode are shown.
@@ -48,36 +49,11 @@ struct Numbers {
     latency_ns: Latencies,
 }
 
-/// Least, median and greatest of several runs.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-struct Spread {
-    min: f64,
-    median: f64,
-    max: f64,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 struct Spreads {
     tasks_per_s: Spread,
     cpu_us_per_task_broker: Option<Spread>,
     cpu_us_per_task_total: Option<Spread>,
-}
-
-impl Spread {
-    /// `None` unless there are several, all known.
-    fn of(values: impl Iterator<Item = Option<f64>>) -> Option<Self> {
-        let mut values: Vec<f64> = values.collect::<Option<_>>()?;
-        values.sort_by(f64::total_cmp);
-        if values.len() < 2 {
-            return None;
-        }
-        let middle = values.len() / 2;
-        let median = match values.len() % 2 {
-            0 => f64::midpoint(values[middle - 1], values[middle]),
-            _ => values[middle],
-        };
-        Some(Self { min: values[0], median, max: values[values.len() - 1] })
-    }
 }
 
 impl Report {
@@ -177,20 +153,7 @@ impl Report {
             "throughput, closed-loop saturation: {mesh}, {clients} clients x {window} outstanding, \
              {payload_bytes} B payload, service {service}"
         );
-        let environment = &self.environment;
-        let unknown = || "unknown".to_owned();
-        let _ = writeln!(
-            text,
-            "on {}, {} CPUs ({} cores{}), kernel {}, governor {}, commit {}, {} build",
-            environment.cpu_model.clone().unwrap_or_else(unknown),
-            environment.logical_cpus,
-            environment.physical_cores,
-            if environment.smt { ", SMT" } else { "" },
-            environment.kernel.clone().unwrap_or_else(unknown),
-            environment.governor.clone().unwrap_or_else(unknown),
-            self.build.commit.unwrap_or("unknown"),
-            self.build.profile.unwrap_or("unknown"),
-        );
+        write_environment(text, &self.environment, &self.build);
     }
 
     fn write_costs(&self, text: &mut String) {
@@ -200,30 +163,12 @@ impl Report {
             Some(tasks) => writeln!(text, "tasks a message  {tasks:>12.1}"),
             None => writeln!(text, "tasks a message  {:>12}", "unknown"),
         };
-        let _ = writeln!(
+        write_costs(
             text,
-            "\n{:<10} {:>14} {:>18} {:>11}",
-            "", "CPU us a task", "tasks/s per core", "CPUs busy"
+            &numbers.cpu_us_per_task,
+            &numbers.tasks_per_s_per_core,
+            &numbers.cpus_busy,
         );
-        type Side = fn(&BySide) -> Option<f64>;
-        let sides: [(&str, Side); 4] = [
-            ("broker", |by| by.broker),
-            ("workers", |by| by.workers),
-            ("clients", |by| by.clients),
-            ("total", |by| by.total),
-        ];
-        let show = |number: Option<f64>, format: fn(f64) -> String| {
-            number.map_or_else(|| "unknown".to_owned(), format)
-        };
-        for (name, side) in sides {
-            let _ = writeln!(
-                text,
-                "{name:<10} {:>14} {:>18} {:>11}",
-                show(side(&numbers.cpu_us_per_task), |us| format!("{us:.3}")),
-                show(side(&numbers.tasks_per_s_per_core), thousands),
-                show(side(&numbers.cpus_busy), |cpus| format!("{cpus:.2}")),
-            );
-        }
     }
 
     fn write_spread(&self, text: &mut String) {
@@ -233,7 +178,7 @@ impl Report {
             "\n{} runs (the numbers above are of the one in the middle):",
             self.runs.len()
         );
-        let Spread { min, median, max } = spread.tasks_per_s;
+        let Spread { min, median, max, .. } = spread.tasks_per_s;
         let _ = writeln!(
             text,
             "tasks/s          min {}  median {}  max {}",
@@ -246,7 +191,7 @@ impl Report {
             ("total CPU us     ", spread.cpu_us_per_task_total),
         ];
         for (name, spread) in costs {
-            if let Some(Spread { min, median, max }) = spread {
+            if let Some(Spread { min, median, max, .. }) = spread {
                 let _ = writeln!(text, "{name}min {min:.3}  median {median:.3}  max {max:.3}");
             }
         }
@@ -254,7 +199,7 @@ impl Report {
 }
 
 /// What is said of each run, with the run's number unless it is said of all.
-fn with_run_number(runs: &[RunResult], lines: impl Fn(&RunResult) -> &Vec<String>) -> Vec<String> {
+pub(crate) fn with_run_number<R>(runs: &[R], lines: impl Fn(&R) -> &Vec<String>) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for (at, run) in runs.iter().enumerate() {
         for line in lines(run) {
@@ -267,6 +212,51 @@ fn with_run_number(runs: &[RunResult], lines: impl Fn(&RunResult) -> &Vec<String
         }
     }
     found
+}
+
+/// What it was measured on, and with.
+pub(crate) fn write_environment(text: &mut String, environment: &Environment, build: &BuildInfo) {
+    let unknown = || "unknown".to_owned();
+    let _ = writeln!(
+        text,
+        "on {}, {} CPUs ({} cores{}), kernel {}, governor {}, commit {}, {} build",
+        environment.cpu_model.clone().unwrap_or_else(unknown),
+        environment.logical_cpus,
+        environment.physical_cores,
+        if environment.smt { ", SMT" } else { "" },
+        environment.kernel.clone().unwrap_or_else(unknown),
+        environment.governor.clone().unwrap_or_else(unknown),
+        build.commit.unwrap_or("unknown"),
+        build.profile.unwrap_or("unknown"),
+    );
+}
+
+/// What a task costs each side.
+pub(crate) fn write_costs(text: &mut String, cpu_us: &BySide, per_core: &BySide, busy: &BySide) {
+    let _ = writeln!(
+        text,
+        "\n{:<10} {:>14} {:>18} {:>11}",
+        "", "CPU us a task", "tasks/s per core", "CPUs busy"
+    );
+    type Side = fn(&BySide) -> Option<f64>;
+    let sides: [(&str, Side); 4] = [
+        ("broker", |by| by.broker),
+        ("workers", |by| by.workers),
+        ("clients", |by| by.clients),
+        ("total", |by| by.total),
+    ];
+    let show = |number: Option<f64>, format: fn(f64) -> String| {
+        number.map_or_else(|| "unknown".to_owned(), format)
+    };
+    for (name, side) in sides {
+        let _ = writeln!(
+            text,
+            "{name:<10} {:>14} {:>18} {:>11}",
+            show(side(cpu_us), |us| format!("{us:.3}")),
+            show(side(per_core), thousands),
+            show(side(busy), |cpus| format!("{cpus:.2}")),
+        );
+    }
 }
 
 fn write_latencies(text: &mut String, title: &str, latencies: &Latencies) {
@@ -350,7 +340,8 @@ mod tests {
         let report = report(runs);
         assert_eq!(report.numbers.tasks_per_s, 600_000.0);
         let spread = report.spread.unwrap().tasks_per_s;
-        assert_eq!(spread, Spread { min: 500_000.0, median: 600_000.0, max: 1_500_000.0 });
+        let found = (spread.min, spread.median, spread.max);
+        assert_eq!(found, (500_000.0, 600_000.0, 1_500_000.0));
         assert!(!report.is_valid());
         assert_eq!(report.invalid_because, ["run 3: too slow"]);
         let text = report.text();
@@ -366,14 +357,6 @@ mod tests {
         assert!(text.contains("500,000 tasks/s"), "{text}");
         assert!(text.contains("note: a note\n"), "{text}");
         assert!(text.ends_with("valid\n"), "{text}");
-    }
-
-    #[test]
-    fn the_median_of_an_even_number_lies_between_the_two_in_the_middle() {
-        let spread = Spread::of([4.0, 1.0, 2.0, 3.0].into_iter().map(Some)).unwrap();
-        assert_eq!(spread, Spread { min: 1.0, median: 2.5, max: 4.0 });
-        assert_eq!(Spread::of([Some(1.0)].into_iter()), None);
-        assert_eq!(Spread::of([Some(1.0), None].into_iter()), None);
     }
 
     #[test]

@@ -43,7 +43,11 @@ pub(crate) struct RunConfig {
     pub(crate) worker_program: Option<PathBuf>,
 }
 
-fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+/// For serde: a time as seconds.
+pub(crate) fn seconds<S: serde::Serializer>(
+    time: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(time.as_secs_f64())
 }
 
@@ -80,7 +84,7 @@ pub(crate) struct BySide {
 }
 
 impl BySide {
-    fn of(cpu: &CpuTime, number: impl Fn(f64) -> Option<f64>) -> Self {
+    pub(crate) fn of(cpu: &CpuTime, number: impl Fn(f64) -> Option<f64>) -> Self {
         let side = |cpu_ns: Option<u64>| cpu_ns.and_then(|ns| number(ns as f64));
         let total = [cpu.broker, cpu.workers, cpu.clients]
             .into_iter()
@@ -158,6 +162,13 @@ pub(crate) struct RunResult {
     pub(crate) counts: Counts,
 }
 
+impl Counts {
+    pub(crate) fn of(record: &Record) -> Self {
+        let Record { succeeded, failed, wrong, lost, retries, .. } = *record;
+        Self { succeeded, failed, wrong, lost, retries }
+    }
+}
+
 /// Tasks of the whole run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)]
@@ -197,18 +208,13 @@ impl RunResult {
             latency_ns: latencies(&record.stages),
             broker_log_ns: measured.logs.broker.as_ref().map(latencies),
             workers_log_ns: measured.logs.workers.as_ref().map(latencies),
-            counts: Counts {
-                succeeded: record.succeeded,
-                failed: record.failed,
-                wrong: record.wrong,
-                lost: record.lost,
-                retries: record.retries,
-            },
+            counts: Counts::of(record),
         }
     }
 }
 
-fn ratio(number: f64, by: f64) -> Option<f64> {
+/// `None` by zero.
+pub(crate) fn ratio(number: f64, by: f64) -> Option<f64> {
     (by > 0.0).then(|| number / by)
 }
 

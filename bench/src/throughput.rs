@@ -1,8 +1,6 @@
 //! `pinmesh-bench throughput`: what a mesh carries when it is saturated.
 
 use std::{
-    fs::File,
-    io::Write,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
@@ -18,7 +16,9 @@ use crate::{
     gates,
     interrupt::Interrupt,
     mesh::{self, Logs, Mesh, MeshOptions, TaskTraffic},
-    meter::{Meter, Sample, Side},
+    meter::{Meter, Sample},
+    output::JsonOutput,
+    payload::Payload,
     progress::Progress,
     record::Record,
     report::Report,
@@ -33,6 +33,10 @@ const CHECK_EVERY: Duration = Duration::from_millis(200);
 
 /// Saturates a mesh: each client keeps a window of tasks outstanding (a closed loop) and hands in
 /// another when one ends.
+///
+/// A closed loop waits for the mesh: it finds what the mesh carries, but when the mesh stalls it
+/// sends nothing, and so does not see what the stall would have done to others. For response times
+/// use `run`, an open loop, which sends when planned, whatever the mesh does.
 ///
 /// It finds tasks/s, and the CPU time a task of broker, workers and clients; that of the clients
 /// includes checking outputs and recording times. Its response times are those of full queues and
@@ -108,12 +112,7 @@ pub(crate) struct ThroughputArgs {
 /// Runs it; whether every run is valid.
 pub(crate) fn run(args: &ThroughputArgs, interrupt: &Interrupt) -> Result<bool, BenchError> {
     let build = BuildInfo::this();
-    if build.debug_assertions {
-        eprintln!(
-            "WARNING: this is a debug build, several times slower than what is shipped. Nothing \
-             that it measures counts: use `cargo build --release` and target/release/pinmesh-bench."
-        );
-    }
+    build.warn();
     let environment = Environment::read()?;
     let mut json = JsonOutput::open(args.json.clone())?;
     let config = config(args, environment.allowed.len())?;
@@ -134,12 +133,7 @@ pub(crate) fn run(args: &ThroughputArgs, interrupt: &Interrupt) -> Result<bool, 
     }
     let report = Report::new(results, config, build, environment)
         .expect("at least one run is made, or its error was returned");
-    if json.is_stdout() {
-        eprint!("{}", report.text());
-    } else {
-        print(&report.text())?;
-    }
-    json.write(&report.json())?;
+    json.write(&report.text(), &report.json())?;
     Ok(report.is_valid())
 }
 
@@ -172,15 +166,15 @@ fn measure_once(
         Some(_) => None,
         None => Some(Mesh::start(&mesh_options(args, number)?, interrupt)?),
     };
-    let meter = mesh.as_ref().map_or_else(|| given_meter(args), Mesh::meter);
+    let meter =
+        mesh.as_ref().map_or_else(|| Meter::given(args.broker_pid, &args.worker_pids), Mesh::meter);
     let broker = args.broker.clone();
     let broker = broker.or(mesh.as_ref().map(|mesh| mesh.frontend().to_owned()));
     let load = Load {
         broker: broker.unwrap_or_default(),
         service: args.service.clone(),
-        payload_bytes: args.payload,
+        payload: Payload::numbered(args.payload, args.service == "echo"),
         window: args.window,
-        is_echo: args.service == "echo",
     };
     let clients = (0..args.clients)
         .map(|number| ClosedLoop::start(load.clone(), number))
@@ -210,14 +204,6 @@ fn mesh_options(args: &ThroughputArgs, number: u32) -> Result<MeshOptions, Bench
             .map_err(|source| BenchError::Write { path: folder.clone(), source })?;
     }
     Ok(MeshOptions { workers: args.workers, cpus: args.cpus.clone(), latency_logs: folder })
-}
-
-fn given_meter(args: &ThroughputArgs) -> Meter {
-    let workers = args.worker_pids.clone();
-    Meter {
-        broker: args.broker_pid.map_or(Side::Unknown, Side::One),
-        workers: if workers.is_empty() { Side::Unknown } else { Side::Trees(workers) },
-    }
 }
 
 /// A run under way. Dropping it ends clients and mesh.
@@ -312,40 +298,4 @@ impl Running<'_> {
             problems,
         })
     }
-}
-
-/// Where JSON goes. A file is opened before anything is measured, so that a wrong path costs no run.
-struct JsonOutput(Option<(PathBuf, Option<File>)>);
-
-impl JsonOutput {
-    fn open(path: Option<PathBuf>) -> Result<Self, BenchError> {
-        let Some(path) = path else { return Ok(Self(None)) };
-        if path.as_os_str() == "-" {
-            return Ok(Self(Some((path, None))));
-        }
-        match File::create(&path) {
-            Ok(file) => Ok(Self(Some((path, Some(file))))),
-            Err(source) => Err(BenchError::Write { path, source }),
-        }
-    }
-
-    fn is_stdout(&self) -> bool {
-        matches!(self.0, Some((_, None)))
-    }
-
-    fn write(&mut self, text: &str) -> Result<(), BenchError> {
-        match &mut self.0 {
-            None => Ok(()),
-            Some((_, None)) => print(text),
-            Some((path, Some(file))) => file
-                .write_all(text.as_bytes())
-                .map_err(|source| BenchError::Write { path: path.clone(), source }),
-        }
-    }
-}
-
-fn print(text: &str) -> Result<(), BenchError> {
-    let mut out = std::io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    written.map_err(|source| BenchError::Write { path: "stdout".into(), source })
 }

@@ -22,11 +22,15 @@ pub enum Stage {
     ClientPath,
     /// At a load generator: from the intended send to the actual one.
     SendLag,
+    /// At a load generator: from the actual send to the result, which HdrHistogram and wrk2 call
+    /// service time. While the sender is held up it leaves the wait out; [`Stage::Response`] does
+    /// not.
+    RoundTrip,
 }
 
 impl Stage {
     /// How many stages there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
 
     /// Every stage, in the order in which they are shown.
     pub const ALL: [Self; Self::COUNT] = [
@@ -37,6 +41,7 @@ impl Stage {
         Self::ClientPath,
         Self::Response,
         Self::SendLag,
+        Self::RoundTrip,
     ];
 
     /// The name in logs (the `Tag` of a line), tables and JSON.
@@ -49,6 +54,7 @@ impl Stage {
             Self::Response => "response",
             Self::ClientPath => "client_path",
             Self::SendLag => "send_lag",
+            Self::RoundTrip => "round_trip",
         }
     }
 

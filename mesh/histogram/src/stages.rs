@@ -122,6 +122,13 @@ impl StageHistograms {
         }
     }
 
+    /// Those of one stage alone, for a log of its own.
+    pub fn only(&self, stage: Stage) -> Self {
+        let mut only = Self::new(self.precision);
+        only.stages[stage.index()].clone_from(&self.stages[stage.index()]);
+        only
+    }
+
     /// Forgets every value and keeps the memory.
     pub fn clear(&mut self) {
         for stage in self.stages.iter_mut().flatten() {
