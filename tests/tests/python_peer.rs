@@ -31,8 +31,9 @@ fn python_worker(broker: &Broker) -> Process {
 }
 
 #[track_caller]
-fn run_python_client(broker: &Broker, service: &str) {
-    let arguments = ["--frontend", &broker.frontend, "--service", service, "--count", "200"];
+fn run_python_client(broker: &Broker, service: &str, expected: &str) {
+    let mut arguments = vec!["--frontend", &broker.frontend, "--service", service];
+    arguments.extend(["--expect", expected, "--count", "200"]);
     let finished = python("client.py", &arguments).wait();
     assert_eq!((finished.code, &*finished.stdout), (0, "ok 200"), "{}", finished.stderr);
 }
@@ -49,7 +50,7 @@ fn end(mut worker: Process) {
 fn a_python_client_is_served_by_our_worker() {
     let broker = Broker::start(&[]);
     let _supervisor = Supervisor::start(&broker.backend, 1, &[]);
-    run_python_client(&broker, "echo");
+    run_python_client(&broker, "echo", "same");
     let ledger = broker.ledger();
     assert_eq!((ledger.count("ok"), ledger.count("malformed")), (200, 0), "{ledger:?}");
 }
@@ -80,7 +81,7 @@ fn a_python_worker_serves_our_client() {
 fn a_python_client_is_served_by_a_python_worker() {
     let broker = Broker::start(&[]);
     let worker = python_worker(&broker);
-    run_python_client(&broker, "reverse");
+    run_python_client(&broker, "reverse", "reversed");
     end(worker);
     broker.ledger().assert_balanced();
 }
