@@ -12,9 +12,10 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  everything that was asked for was done
   1  a task failed, did not end in time, or an input could not be read
-  2  the command line is wrong, or there is no such command
+  2  the command line is wrong, there is no such command, or a journal belongs to another map
   3  no broker could be reached, or it refused the session
   4  the output could not be written
+  130  a map was interrupted
 
 `pinmesh NAME` runs the program `pinmesh-NAME` beside this one or on the PATH, so that
 `pinmesh broker`, `pinmesh worker` and `pinmesh bench` work where those are installed.";
@@ -73,15 +74,18 @@ pub(crate) enum Command {
     /// Run one task and print its output
     #[command(after_help = EXIT_CODES)]
     Call(Call),
-    /// Run one task for each file or line and print the outputs as they come
+    /// Run one task for each file or line; print the outputs, or write them to files
     #[command(after_help = EXIT_CODES)]
-    Map(Map),
+    Map(Box<Map>),
     /// Measure round trips to the broker
     #[command(after_help = EXIT_CODES)]
     Ping(Ping),
     /// Make a key for a broker, a worker host or a client
     #[command(after_help = EXIT_CODES)]
     Keygen(crate::keygen::Keygen),
+    /// Print a script that completes this command's words in a shell
+    #[command(after_help = crate::completions::USE)]
+    Completions(crate::completions::Completions),
     /// `pinmesh-NAME`, beside this program or on the PATH
     #[command(external_subcommand)]
     External(Vec<OsString>),
@@ -90,12 +94,36 @@ pub(crate) enum Command {
 /// What payloads are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Format {
-    /// Bytes as they are; MessagePack outputs are printed as JSON
+    /// Bytes in and bytes out, as they are
     Raw,
-    /// JSON text here, MessagePack to the handler and back
+    /// Text in; text, or JSON, out
+    Text,
+    /// JSON here, MessagePack to the handler; its output as JSON, raw bytes as they are
     Json,
-    /// MessagePack bytes, in and out, as they are
+    /// MessagePack in; the output as JSON, raw bytes as they are
     Msgpack,
+}
+
+impl Format {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Text => "text",
+            Self::Json => "json",
+            Self::Msgpack => "msgpack",
+        }
+    }
+}
+
+/// Whether something is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum When {
+    /// A bar, if standard error is a terminal
+    Auto,
+    /// A bar there, a line a second elsewhere
+    Always,
+    /// Nothing but failures and the summary
+    Never,
 }
 
 /// How tasks are to run.
@@ -137,12 +165,16 @@ pub(crate) struct Call {
 
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("inputs").required(true))]
+#[command(group = clap::ArgGroup::new("kept").required(false))]
 pub(crate) struct Map {
     /// The service to run
     pub(crate) service: String,
     /// Files, one a task; folders stand for the files in them, sorted, without symbolic links
     #[arg(long, value_name = "PATH", num_args = 1.., group = "inputs")]
     pub(crate) files: Vec<PathBuf>,
+    /// A file that lists files, one a task, separated by line ends or by NUL; `-` for standard input
+    #[arg(long, value_name = "FILE", group = "inputs")]
+    pub(crate) files_from: Option<PathBuf>,
     /// A file of lines, one a task; `-` for standard input
     #[arg(long, value_name = "FILE", group = "inputs")]
     pub(crate) lines: Option<PathBuf>,
@@ -150,10 +182,48 @@ pub(crate) struct Map {
     #[arg(long, value_name = "TASKS", default_value_t = 256,
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) window: u32,
+    /// Print in the order of the inputs instead of as the tasks end
+    #[arg(long, conflicts_with = "output_dir")]
+    pub(crate) ordered: bool,
     /// What to print for each task: {result}, {input}, {index}, \t, \n, \0, \\, {{ and }}; a line
     /// end follows
-    #[arg(long, value_name = "TEMPLATE", default_value = "{result}  {input}")]
-    pub(crate) output_format: crate::output::Template,
+    #[arg(
+        long,
+        value_name = "TEMPLATE",
+        default_value = "{result}  {input}",
+        conflicts_with = "output_dir"
+    )]
+    pub(crate) output_format: crate::template::Template,
+    /// Print to this file instead of standard output; it is overwritten unless --resume goes on
+    #[arg(long, value_name = "FILE", group = "kept")]
+    pub(crate) output: Option<PathBuf>,
+    /// Write each result to a file of its own in this folder, named like the input: its path below
+    /// the folder that was given, or the number of the line. Files are there whole or not at all
+    #[arg(long, value_name = "DIR", group = "kept")]
+    pub(crate) output_dir: Option<PathBuf>,
+    /// Added to the names of the files in --output-dir, such as `.zst`
+    #[arg(
+        long,
+        value_name = "SUFFIX",
+        default_value = "",
+        hide_default_value = true,
+        requires = "output_dir"
+    )]
+    pub(crate) suffix: String,
+    /// Note in this file which inputs are done; a map that was cut short, even by kill -9, goes on
+    /// from there when it is given the same inputs. Those that failed run again
+    #[arg(long, value_name = "JOURNAL", requires = "kept")]
+    pub(crate) resume: Option<PathBuf>,
+    /// Write the inputs that failed to this file, one JSON object a line, instead of to standard
+    /// error: index, input, status, message
+    #[arg(long, value_name = "FILE")]
+    pub(crate) errors: Option<PathBuf>,
+    /// Stop once more than so many inputs have failed, with exit code 1 [default: never]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_errors: Option<u64>,
+    /// Whether to show how far it is
+    #[arg(long, value_enum, default_value_t = When::Auto)]
+    pub(crate) progress: When,
     #[command(flatten)]
     pub(crate) task: TaskArgs,
 }

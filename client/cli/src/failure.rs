@@ -1,6 +1,7 @@
 //! What ends the command early, and with which exit code.
 
 use std::io;
+use std::path::Path;
 
 use pinmesh_client::Error;
 
@@ -9,6 +10,7 @@ pub(crate) const TASK_FAILED: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 pub(crate) const UNREACHABLE: u8 = 3;
 pub(crate) const OUTPUT: u8 = 4;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// A message for standard error and an exit code.
 #[derive(Debug)]
@@ -28,13 +30,27 @@ impl Failure {
 
     /// Standard output is gone or full.
     pub(crate) fn output(error: &io::Error) -> Self {
+        Self::write("standard output", error)
+    }
+
+    /// A file that was asked for cannot be written.
+    pub(crate) fn file(path: &Path, error: &io::Error) -> Self {
+        Self::write(&format!("`{}`", path.display()), error)
+    }
+
+    fn write(what: &str, error: &io::Error) -> Self {
         let remedy = match error.kind() {
             io::ErrorKind::BrokenPipe => "its reader has closed it; let it read to the end",
-            io::ErrorKind::StorageFull => "make room, or write to another file system",
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "make room, or write to another file system"
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                "check its permissions, or write elsewhere"
+            }
+            io::ErrorKind::NotFound => "check the folder that it is to be in",
             _ => "see where it leads",
         };
-        let message = format!("cannot write to standard output: {error}: {remedy}");
-        Self { message, code: OUTPUT }
+        Self { message: format!("cannot write to {what}: {error}: {remedy}"), code: OUTPUT }
     }
 }
 

@@ -2,13 +2,16 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod completions;
 mod external;
 mod failure;
+mod format;
 mod inputs;
 mod keygen;
-mod output;
+mod map;
 mod progress;
 mod tasks;
+mod template;
 
 use std::process::ExitCode;
 
@@ -20,9 +23,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let ended = match &cli.command {
         Command::Call(args) => tasks::call(&cli.connection, args),
-        Command::Map(args) => tasks::map(&cli.connection, args),
+        Command::Map(args) => map::map(&cli.connection, args),
         Command::Ping(args) => tasks::ping(&cli.connection, args),
         Command::Keygen(args) => keygen::run(args),
+        Command::Completions(args) => completions::run(args),
         Command::External(words) => Err(external::run(words)),
     };
     match ended {

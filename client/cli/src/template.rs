@@ -1,14 +1,6 @@
-//! Outputs of tasks on their way to standard output.
+//! What `map` prints for each task.
 
-use std::io::{self, Write};
 use std::str::FromStr;
-
-use pinmesh_client::{Bytes, ContentType, Reply};
-use pinmesh_protocol::payload::{from_msgpack, to_msgpack};
-use serde_bytes::ByteBuf;
-use serde_json::Value;
-
-use crate::args::Format;
 
 /// One part of a [`Template`].
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,6 +14,22 @@ enum Part {
 /// What `map` prints for each task.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Template(Vec<Part>);
+
+impl std::fmt::Display for Template {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => {
+                    f.write_str(&text.replace('\\', r"\\").replace('{', "{{").replace('}', "}}"))?;
+                }
+                Part::Result => f.write_str("{result}")?,
+                Part::Input => f.write_str("{input}")?,
+                Part::Index => f.write_str("{index}")?,
+            }
+        }
+        Ok(())
+    }
+}
 
 impl FromStr for Template {
     type Err = String;
@@ -76,59 +84,17 @@ impl FromStr for Template {
 }
 
 impl Template {
-    /// Writes one line.
-    pub(crate) fn write(
-        &self,
-        out: &mut impl Write,
-        result: &[u8],
-        input: &[u8],
-        index: u64,
-    ) -> io::Result<()> {
+    /// Appends one line.
+    pub(crate) fn write(&self, out: &mut Vec<u8>, result: &[u8], input: &[u8], index: u64) {
         for part in &self.0 {
             match part {
-                Part::Text(text) => out.write_all(text.as_bytes())?,
-                Part::Result => out.write_all(result)?,
-                Part::Input => out.write_all(input)?,
-                Part::Index => write!(out, "{index}")?,
+                Part::Text(text) => out.extend_from_slice(text.as_bytes()),
+                Part::Result => out.extend_from_slice(result),
+                Part::Input => out.extend_from_slice(input),
+                Part::Index => out.extend_from_slice(index.to_string().as_bytes()),
             }
         }
-        out.write_all(b"\n")
-    }
-}
-
-/// The input as it goes to the handler, and what it is.
-pub(crate) fn encode(input: Vec<u8>, format: Format) -> Result<(Vec<u8>, ContentType), String> {
-    match format {
-        Format::Raw => Ok((input, ContentType::RAW)),
-        Format::Msgpack => Ok((input, ContentType::MSGPACK)),
-        Format::Json => {
-            let value: Value = serde_json::from_slice(&input)
-                .map_err(|error| format!("the input is no JSON: {error}"))?;
-            let bytes = to_msgpack(&value)
-                .map_err(|error| format!("the input cannot be encoded: {error}"))?;
-            Ok((bytes, ContentType::MSGPACK))
-        }
-    }
-}
-
-/// The output as it is printed. `is_bare`: a string without quotes, for a line among others.
-pub(crate) fn render(
-    reply: Reply<Bytes>,
-    format: Format,
-    is_bare: bool,
-) -> Result<Vec<u8>, String> {
-    if format == Format::Msgpack || reply.content_type != ContentType::MSGPACK {
-        return Ok(reply.value.into_vec());
-    }
-    match from_msgpack::<Value>(&reply.value) {
-        Ok(Value::String(text)) if is_bare => Ok(text.into_bytes()),
-        Ok(value) => Ok(value.to_string().into_bytes()),
-        Err(error) => match from_msgpack::<ByteBuf>(&reply.value) {
-            Ok(bytes) => Ok(bytes.into_vec()),
-            Err(_) => Err(format!(
-                "the output cannot be shown as JSON ({error}); ask for it with --format msgpack"
-            )),
-        },
+        out.push(b'\n');
     }
 }
 
@@ -139,7 +105,8 @@ mod tests {
     fn line(template: &str) -> String {
         let mut out = Vec::new();
         let template: Template = template.parse().expect("a template");
-        template.write(&mut out, b"R", b"I", 7).expect("a vector takes all");
+        assert_eq!(template.to_string().parse(), Ok(template.clone()));
+        template.write(&mut out, b"R", b"I", 7);
         String::from_utf8(out).expect("text")
     }
 
@@ -161,14 +128,5 @@ mod tests {
             let error = text.parse::<Template>().expect_err("a mistake");
             assert!(error.contains(remedy), "{error}");
         }
-    }
-
-    #[test]
-    fn json_goes_to_the_handler_as_messagepack() {
-        let (bytes, content_type) =
-            encode(br#"{"a": [1, null]}"#.to_vec(), Format::Json).expect("JSON");
-        assert_eq!(content_type, ContentType::MSGPACK);
-        assert_eq!(bytes, [0x81, 0xa1, b'a', 0x92, 1, 0xc0]);
-        assert!(encode(b"{".to_vec(), Format::Json).is_err());
     }
 }
