@@ -13,6 +13,7 @@ import secrets
 import sys
 import time
 
+import keys
 import msgpack
 import zmq
 
@@ -25,10 +26,9 @@ STATUSES = (
 UNDER_WAY_MAX = 256  # more would only wait in the broker
 
 
-def call_all(frontend, service, inputs):
+def call_all(frontend, service, inputs, key=None, broker_key=None):
     """Runs a task for each input; yields (index, status, output) in the order of their ends."""
-    socket = zmq.Context.instance().socket(zmq.DEALER)
-    socket.connect(frontend)
+    socket = keys.dealer(zmq.Context.instance(), frontend, key, broker_key)
 
     def send(*command):
         socket.send(msgpack.packb(command))
@@ -80,8 +80,10 @@ if __name__ == "__main__":
     parser.add_argument("--frontend", default="tcp://127.0.0.1:5555", help="the broker")
     parser.add_argument("service")
     parser.add_argument("inputs", nargs="+", type=json.loads, help="JSON values")
+    keys.add_arguments(parser)
     args = parser.parse_args()
-    outcomes = sorted(call_all(args.frontend, args.service, args.inputs), key=lambda it: it[0])
+    outcomes = call_all(args.frontend, args.service, args.inputs, args.key, args.broker_key)
+    outcomes = sorted(outcomes, key=lambda outcome: outcome[0])
     for _, status, output in outcomes:
         print(json.dumps(output) if status == "OK" else f"{status}: {output}")
     sys.exit(any(status != "OK" for _, status, _ in outcomes))

@@ -16,6 +16,7 @@ import sys
 import time
 from collections import deque
 
+import keys
 import msgpack
 import zmq
 
@@ -25,14 +26,14 @@ WORKER, OK, FAILED, MSGPACK, TEXT = 2, 0, 1, 1, 4
 HELD_TASKS, HELD_BYTES, MIB = 4, 8 << 20, 1 << 20
 
 
-def serve(backend, services):
+def serve(backend, services, key=None, broker_key=None):
     """Serves until SIGTERM: finishes what it holds, gets that acknowledged, and returns."""
     worker, context, pause = Worker(services), zmq.Context(), 0.1
     signal.signal(signal.SIGTERM, worker.leave)
     signal.signal(signal.SIGALRM, overrun)
     while not worker.is_leaving:
-        socket = context.socket(zmq.DEALER)  # a session is one socket: each gets a new one
-        socket.connect(backend)
+        # A session is one socket: each gets a new one.
+        socket = keys.dealer(context, backend, key, broker_key)
         was_open = worker.session(socket)
         socket.close(linger=1000)
         pause = 0.1 if was_open else min(2 * pause, 5.0)
@@ -152,4 +153,6 @@ def summary(numbers):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Serves `summary` of a list of numbers.")
     parser.add_argument("--backend", default="tcp://127.0.0.1:5556", help="the broker")
-    serve(parser.parse_args().backend, {"summary": summary})
+    keys.add_arguments(parser)
+    args = parser.parse_args()
+    serve(args.backend, {"summary": summary}, args.key, args.broker_key)

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pinmesh_client::{Client, Error, Handle};
-use pinmesh_tests::{Broker, Finished, Process, READY_LIMIT, command, free_endpoint, run};
+use pinmesh_tests::{Broker, Finished, KeyRing, Process, READY_LIMIT, command, free_endpoint, run};
 use rustix::process::Signal;
 
 fn root() -> PathBuf {
@@ -214,6 +214,24 @@ fn the_python_client_prints_results_and_failures_in_the_order_of_its_inputs() {
     assert!(lines[0].starts_with(r#"{"mean": 1.5, "median": 1.5, "#), "{}", lines[0]);
     assert!(lines[1].starts_with("FAILED: StatisticsError: "), "{}", lines[1]);
     assert_eq!(lines[2], r#"{"mean": 5.0, "median": 5.0, "stdev": 0.0}"#);
+    leave(worker);
+}
+
+#[test]
+fn python_peers_speak_to_a_broker_with_keys() {
+    let ring = KeyRing::new();
+    let flags = ring.broker_flags();
+    let broker = Broker::start(&flags.each_ref().map(String::as_str));
+    let peer = |program: &str, name: &str, arguments: &[&str]| {
+        let keys = ring.peer_flags(name);
+        let keys = keys.iter().map(String::as_str);
+        python_example(program, &arguments.iter().copied().chain(keys).collect::<Vec<_>>())
+    };
+    let worker = peer("worker.py", "farm", &["--backend", &broker.backend]);
+    let arguments = ["--frontend", &broker.frontend, "summary", "[5, 5]"];
+    let finished = peer("client.py", "batch", &arguments).wait();
+    let output = r#"{"mean": 5.0, "median": 5.0, "stdev": 0.0}"#;
+    assert_eq!((finished.code, &*finished.stdout), (0, output), "{}", finished.stderr);
     leave(worker);
 }
 
