@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pinmesh_client::{Client, Completions, Error, RawOutcome, Task};
+use pinmesh_client::{Builder, Client, Completions, Error, PeerKeys, RawOutcome, Task};
 
 use crate::{error::BenchError, payload::Payload, record::Record};
 
@@ -28,6 +28,8 @@ const CLIENT_WINDOW_MAX: u32 = 1_000_000;
 pub(crate) struct Load {
     /// Where the client connects.
     pub(crate) broker: String,
+    /// What it connects with, if the broker has keys.
+    pub(crate) keys: Option<PeerKeys>,
     /// What its tasks ask for.
     pub(crate) service: String,
     /// What the tasks carry.
@@ -70,7 +72,8 @@ impl ClosedLoop {
     /// Connects a client and starts its loop. Nothing is recorded before
     /// [`ClosedLoop::measure`].
     pub(crate) fn start(load: Load, number: u32) -> Result<Self, BenchError> {
-        let client = Client::builder()
+        let builder = load.keys.iter().cloned().fold(Client::builder(), Builder::keys);
+        let client = builder
             .broker(load.broker.clone())
             .name(format!("pinmesh-bench-{number}"))
             // Room is given back one turn of the client's thread after the result: twice the window

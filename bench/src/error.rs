@@ -16,6 +16,8 @@ pub(crate) enum BenchError {
     NotReady { program: &'static str, waited: Duration, stderr: String },
     /// What a program said when it was ready is not understood.
     ReadyLine { program: &'static str, line: String },
+    /// Keys could not be read or made.
+    Keys { source: pinmesh_client::TransportError },
     /// The client could not connect.
     Connect { broker: String, source: pinmesh_client::Error },
     /// A client's task could not be handed in.
@@ -58,6 +60,7 @@ impl fmt::Display for BenchError {
                 f,
                 "{program} printed `{line}` instead of its readiness: is it of another version?"
             ),
+            Self::Keys { source } => write!(f, "keys (--key, --broker-key, --curve): {source}"),
             Self::Connect { broker, source } => write!(f, "cannot connect to {broker}: {source}"),
             Self::Submit { source } => write!(f, "a task could not be handed in: {source}"),
             Self::Host(source) => source.fmt(f),

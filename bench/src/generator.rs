@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pinmesh_client::{Client, Completions, Error, RawOutcome, Task};
+use pinmesh_client::{Builder, Client, Completions, Error, PeerKeys, RawOutcome, Task};
 use rustix::{
     thread::set_current_timer_slack,
     time::{ClockId, clock_gettime},
@@ -45,6 +45,8 @@ const LAST_RESULTS_TIME: Duration = Duration::from_secs(30);
 pub(crate) struct OpenLoad {
     /// Where each client connects.
     pub(crate) brokers: Vec<String>,
+    /// What they connect with, if the brokers have keys.
+    pub(crate) keys: Option<PeerKeys>,
     /// What the tasks ask for.
     pub(crate) service: String,
     /// Their payloads.
@@ -132,7 +134,7 @@ impl OpenLoop {
     /// Connects the clients and starts to send.
     pub(crate) fn start(load: OpenLoad, schedule: Arc<Schedule>) -> Result<Self, BenchError> {
         let clients = (0..load.clients)
-            .map(|number| connect(&load.brokers, number))
+            .map(|number| connect(&load, number))
             .collect::<Result<Vec<_>, _>>()?;
         let shared = Arc::new(Shared::default());
         let queue = Completions::default();
@@ -217,8 +219,10 @@ impl Drop for OpenLoop {
     }
 }
 
-fn connect(brokers: &[String], number: u32) -> Result<Client, BenchError> {
+fn connect(load: &OpenLoad, number: u32) -> Result<Client, BenchError> {
+    let OpenLoad { brokers, keys, .. } = load;
     let builder = Client::builder().name(format!("pinmesh-bench-{number}")).window(CLIENT_WINDOW);
+    let builder = keys.iter().cloned().fold(builder, Builder::keys);
     let builder = brokers.iter().fold(builder, |builder, broker| builder.broker(broker.clone()));
     builder.connect().map_err(|source| BenchError::Connect { broker: brokers.join(", "), source })
 }

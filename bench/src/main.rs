@@ -10,6 +10,7 @@ mod error;
 mod gates;
 mod generator;
 mod interrupt;
+mod keys;
 mod latency_files;
 mod mesh;
 mod meter;
@@ -110,6 +111,22 @@ mod tests {
             assert!(Cli::try_parse_from(both).is_err(), "{flags:?}");
         }
         assert!(Cli::try_parse_from(["pinmesh-bench", "throughput", "--broker-pid", "7"]).is_err());
+    }
+
+    #[test]
+    fn keys_are_those_of_a_given_broker_or_made_for_a_mesh_of_ones_own() {
+        for command in ["throughput", "run --rate 1k"] {
+            let parse = |flags: &str| {
+                let line = format!("pinmesh-bench {command} {flags}");
+                Cli::try_parse_from(line.split_whitespace()).is_ok()
+            };
+            assert!(parse("--curve"));
+            assert!(parse("--broker tcp://127.0.0.1:1 --key a.key --broker-key b.pub"));
+            assert!(!parse("--broker tcp://127.0.0.1:1 --curve"));
+            assert!(!parse("--key a.key --broker-key b.pub"));
+            assert!(!parse("--broker tcp://127.0.0.1:1 --key a.key"));
+            assert!(!parse("--broker tcp://127.0.0.1:1 --broker-key b.pub"));
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pinmesh_client::PeerKeys;
 use pinmesh_histogram::{HistogramError, Precision, StageHistograms, read_log};
 use pinmesh_host::CpuSelection;
 use rustix::process::Signal;
@@ -18,6 +19,7 @@ use crate::{
     child::Process,
     error::BenchError,
     interrupt::Interrupt,
+    keys::MeshKeys,
     meter::{Meter, Side},
 };
 
@@ -38,6 +40,8 @@ pub(crate) struct MeshOptions {
     pub(crate) workers: u32,
     /// The CPUs that they are pinned to, the first `workers` of them; `None`: the worker's default.
     pub(crate) cpus: Option<CpuSelection>,
+    /// Whether it gets keys, and everything is encrypted.
+    pub(crate) curve: bool,
     /// A folder for the latency logs of broker and workers; `None`: they write none.
     pub(crate) latency_logs: Option<PathBuf>,
 }
@@ -49,6 +53,7 @@ pub(crate) struct Mesh {
     workers: Process,
     broker: Process,
     frontend: String,
+    keys: Option<MeshKeys>,
     latency_logs: Option<PathBuf>,
 }
 
@@ -70,6 +75,8 @@ impl Mesh {
             .map(OsString::from)
             .to_vec();
         arguments.extend(log_arguments(logs, BROKER_LOG));
+        let keys = options.curve.then(MeshKeys::make).transpose()?;
+        arguments.extend(keys.iter().flat_map(MeshKeys::of_broker));
         let mut broker = Process::start(BROKER, &find(BROKER)?, &arguments)?;
         let line = broker.first_line(READY_TIME, interrupt)?;
         let endpoint = |key| ready_field(BROKER, &line, key);
@@ -82,15 +89,21 @@ impl Mesh {
             arguments.extend(["--cpus".into(), cpus.to_string().into()]);
         }
         arguments.extend(log_arguments(logs, WORKER_LOG));
+        arguments.extend(keys.iter().flat_map(MeshKeys::of_workers));
         let mut workers = Process::start(WORKER, &find(WORKER)?, &arguments)?;
         let line = workers.first_line(READY_TIME, interrupt)?;
         ready_field(WORKER, &line, "workers")?;
-        Ok(Self { workers, broker, frontend, latency_logs: options.latency_logs.clone() })
+        Ok(Self { workers, broker, frontend, keys, latency_logs: options.latency_logs.clone() })
     }
 
     /// Where clients connect.
     pub(crate) fn frontend(&self) -> &str {
         &self.frontend
+    }
+
+    /// What clients connect with, if it has keys.
+    pub(crate) fn client_keys(&self) -> Option<&PeerKeys> {
+        self.keys.as_ref().map(MeshKeys::of_clients)
     }
 
     /// Whose CPU time is whose.

@@ -16,6 +16,7 @@ use crate::{
     error::BenchError,
     generator::{Counts, OpenLoad, OpenLoop, Taken},
     interrupt::Interrupt,
+    keys::KeyArgs,
     latency_files::LatencyFiles,
     mesh::{self, Mesh, MeshOptions},
     meter::{CpuTime, Meter, Sample},
@@ -107,6 +108,9 @@ pub(crate) struct RunArgs {
     /// [default: start a mesh and end it]
     #[arg(long, value_name = "ENDPOINT", num_args = 1..)]
     broker: Vec<String>,
+
+    #[command(flatten)]
+    keys: KeyArgs,
 
     /// The broker's process id, if it runs on this host: its CPU time is then charged
     #[arg(long, value_name = "PID", requires = "broker")]
@@ -206,6 +210,7 @@ fn config(args: &RunArgs, cpus_allowed: usize) -> Result<OpenConfig, BenchError>
         arrivals: args.arrivals,
         seed: args.seed,
         brokers: args.broker.clone(),
+        encrypted: args.keys.are_on(),
         workers: is_own.then_some(args.workers),
         worker_cpus: args.cpus.clone(),
         cpus_allowed,
@@ -234,8 +239,8 @@ fn measure_once(
         Some(folder) if args.runs == 1 => Some(LatencyFiles::create(folder)?),
         Some(folder) => Some(LatencyFiles::create(&folder.join(format!("run-{number}")))?),
     };
-    let options =
-        MeshOptions { workers: args.workers, cpus: args.cpus.clone(), latency_logs: None };
+    let (workers, cpus, curve) = (args.workers, args.cpus.clone(), args.keys.curve);
+    let options = MeshOptions { workers, cpus, curve, latency_logs: None };
     let mesh = match args.broker.is_empty() {
         true => Some(Mesh::start(&options, interrupt)?),
         false => None,
@@ -245,6 +250,7 @@ fn measure_once(
     let own = mesh.as_ref().map(|mesh| vec![mesh.frontend().to_owned()]);
     let load = OpenLoad {
         brokers: own.unwrap_or_else(|| args.broker.clone()),
+        keys: args.keys.of_clients(mesh.as_ref())?,
         service: args.service.clone(),
         payload: payload(args),
         clients: args.clients,

@@ -195,13 +195,14 @@ impl OpenReport {
             None => format!("mesh at {}", self.config.brokers.join(", ")),
             Some(workers) => format!("own mesh, {workers} workers"),
         };
+        let keys = if self.config.encrypted { ", with keys (CURVE)" } else { "" };
         let takes = match self.config.service_time_s {
             None => String::new(),
             Some(time_s) => format!(" of {}", format_ns(time_s * 1e9)),
         };
         let _ = writeln!(
             text,
-            "open loop, {} tasks/s planned ({}, seed {seed}): {mesh}, {clients} clients, \
+            "open loop, {} tasks/s planned ({}, seed {seed}): {mesh}{keys}, {clients} clients, \
              {payload_bytes} B payload, service {service}{takes}",
             thousands(self.config.rate),
             arrivals.name(),

@@ -38,6 +38,8 @@ pub(crate) struct OpenConfig {
     pub(crate) seed: u64,
     /// The brokers that were there before; empty: a mesh of its own was started for each run.
     pub(crate) brokers: Vec<String>,
+    /// Whether the connections are encrypted (CURVE).
+    pub(crate) encrypted: bool,
     /// Worker processes; null where the mesh was there before.
     pub(crate) workers: Option<u32>,
     /// CPUs that the workers were given; null: the worker's default.
@@ -270,6 +272,7 @@ pub(crate) fn made_up() -> (OpenMeasured, OpenConfig) {
         arrivals: Arrivals::Constant,
         seed: 1,
         brokers: Vec::new(),
+        encrypted: false,
         workers: Some(2),
         worker_cpus: None,
         cpus_allowed: 8,

@@ -148,9 +148,10 @@ impl Report {
             (Some(broker), _) => format!("mesh at {broker}"),
             (None, workers) => format!("own mesh, {} workers", workers.unwrap_or(0)),
         };
+        let keys = if self.config.encrypted { ", with keys (CURVE)" } else { "" };
         let _ = writeln!(
             text,
-            "throughput, closed-loop saturation: {mesh}, {clients} clients x {window} outstanding, \
+            "throughput, closed-loop saturation: {mesh}{keys}, {clients} clients x {window} outstanding, \
              {payload_bytes} B payload, service {service}"
         );
         write_environment(text, &self.environment, &self.build);

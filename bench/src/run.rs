@@ -17,6 +17,8 @@ use crate::{
 pub(crate) struct RunConfig {
     /// The broker that was there before; null: a mesh of its own was started for each run.
     pub(crate) broker: Option<String>,
+    /// Whether the connections are encrypted (CURVE).
+    pub(crate) encrypted: bool,
     /// Worker processes; null where the mesh was there before.
     pub(crate) workers: Option<u32>,
     /// CPUs that the workers were given; null: the worker's default.
@@ -242,6 +244,7 @@ pub(crate) fn made_up() -> (Measured, RunConfig) {
     };
     let config = RunConfig {
         broker: None,
+        encrypted: false,
         workers: Some(2),
         worker_cpus: None,
         cpus_allowed: 8,

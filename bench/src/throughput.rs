@@ -15,6 +15,7 @@ use crate::{
     error::BenchError,
     gates,
     interrupt::Interrupt,
+    keys::KeyArgs,
     mesh::{self, Logs, Mesh, MeshOptions, TaskTraffic},
     meter::{Meter, Sample},
     output::JsonOutput,
@@ -90,6 +91,9 @@ pub(crate) struct ThroughputArgs {
     #[arg(long, value_name = "ENDPOINT")]
     broker: Option<String>,
 
+    #[command(flatten)]
+    keys: KeyArgs,
+
     /// That broker's process id, if it runs on this host: its CPU time is then charged
     #[arg(long, value_name = "PID", requires = "broker")]
     broker_pid: Option<u32>,
@@ -142,6 +146,7 @@ fn config(args: &ThroughputArgs, cpus_allowed: usize) -> Result<RunConfig, Bench
     let program = |name| is_own.then(|| mesh::find(name)).transpose();
     Ok(RunConfig {
         broker: args.broker.clone(),
+        encrypted: args.keys.are_on(),
         workers: is_own.then_some(args.workers),
         worker_cpus: args.cpus.clone(),
         cpus_allowed,
@@ -172,6 +177,7 @@ fn measure_once(
     let broker = broker.or(mesh.as_ref().map(|mesh| mesh.frontend().to_owned()));
     let load = Load {
         broker: broker.unwrap_or_default(),
+        keys: args.keys.of_clients(mesh.as_ref())?,
         service: args.service.clone(),
         payload: Payload::numbered(args.payload, args.service == "echo"),
         window: args.window,
@@ -203,7 +209,8 @@ fn mesh_options(args: &ThroughputArgs, number: u32) -> Result<MeshOptions, Bench
         std::fs::create_dir_all(folder)
             .map_err(|source| BenchError::Write { path: folder.clone(), source })?;
     }
-    Ok(MeshOptions { workers: args.workers, cpus: args.cpus.clone(), latency_logs: folder })
+    let (workers, cpus, curve) = (args.workers, args.cpus.clone(), args.keys.curve);
+    Ok(MeshOptions { workers, cpus, curve, latency_logs: folder })
 }
 
 /// A run under way. Dropping it ends clients and mesh.

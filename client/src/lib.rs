@@ -48,5 +48,5 @@ pub use payload::{Bytes, Encoding, RawReply, Reply};
 pub use pinmesh_protocol::command::StageTimes;
 pub use pinmesh_protocol::id::{ContentType, RequestId};
 pub use pinmesh_session::client::ClientCounters;
-pub use pinmesh_transport::{KeyPair, PeerKeys, PublicKey};
+pub use pinmesh_transport::{KeyPair, PeerKeys, PublicKey, TransportError};
 pub use task::Task;

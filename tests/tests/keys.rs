@@ -9,7 +9,7 @@ use std::process::Command;
 
 use pinmesh_client::Client;
 use pinmesh_tests::{
-    Broker, FAST, Finished, KeyRing, LIMIT, Process, Supervisor, command, eventually, run,
+    Broker, FAST, Finished, KeyRing, LIMIT, Process, Supervisor, command, eventually, run, turn,
 };
 use pinmesh_worker::Worker;
 use rustix::process::Signal;
@@ -302,4 +302,15 @@ fn keygen_writes_a_file_for_its_owner_and_never_over_another() {
     assert_eq!(public.lines().last(), Some(&*finished.stdout));
     assert_eq!(keygen(&["a/b"]).code, 2);
     assert_eq!(keygen(&["x", "--dir", "nowhere"]).code, 4);
+}
+
+#[test]
+fn a_benchmark_makes_keys_for_its_mesh_and_says_so() {
+    let _turn = turn();
+    let words = "throughput --curve --window 100 --warmup 200ms --duration 500ms --json -";
+    let finished = run("pinmesh-bench", words.split(' '));
+    let report: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(report["config"]["encrypted"], true);
+    assert!(report["runs"][0]["counts"]["succeeded"].as_u64().unwrap() > 0, "{report:#}");
+    assert!(finished.stderr.contains("with keys (CURVE)"), "{}", finished.stderr);
 }

@@ -55,5 +55,5 @@ pub use builtin::{
 pub use error::{PageError, WorkerError};
 pub use flags::WorkerFlags;
 pub use handler::{Context, Handler, Input, Output};
-pub use pinmesh_transport::{KeyPair, PeerKeys, PublicKey};
+pub use pinmesh_transport::{KeyPair, PeerKeys, PublicKey, TransportError};
 pub use worker::{Embedded, Worker};
