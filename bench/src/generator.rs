@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pinmesh_client::{Builder, Client, Completions, Error, PeerKeys, RawOutcome, Task};
+use pinmesh_client::{Builder, Client, Completions, Error, PeerKeys, Task};
 use rustix::{
     thread::set_current_timer_slack,
     time::{ClockId, clock_gettime},
@@ -20,8 +20,8 @@ use rustix::{
 use crate::{
     error::BenchError,
     payload::Payload,
-    record::Record,
-    timeline::{Schedule, Timeline},
+    results::{Taken, Taking, Token},
+    timeline::Schedule,
 };
 
 /// The most that a client may be given: the plan is to decide, not the window.
@@ -35,10 +35,6 @@ const FULL_RETRY: Duration = Duration::from_micros(50);
 const LATE_SENDS_TIME: Duration = Duration::from_secs(1);
 /// How often the generator says what CPU time it has used.
 const REPORT_EVERY: Duration = Duration::from_millis(1);
-/// How often the results are taken. Each carries the moment at which it came, so this delays none.
-const TAKE_EVERY: Duration = Duration::from_millis(1);
-/// How long the tasks that are outstanding at the end may take.
-const LAST_RESULTS_TIME: Duration = Duration::from_secs(30);
 
 /// What is to be sent, and where.
 #[derive(Clone, Debug)]
@@ -55,29 +51,31 @@ pub(crate) struct OpenLoad {
     pub(crate) clients: u32,
 }
 
-/// Counters of one thread on a line of their own.
+/// What the sending thread says, on a line of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Sender {
-    sent: AtomicU64,
+pub(crate) struct Sender {
+    pub(crate) sent: AtomicU64,
     window_full: AtomicU64,
     busy_ns: AtomicU64,
     cpu_ns: AtomicU64,
-    has_ended: AtomicBool,
+    pub(crate) has_ended: AtomicBool,
     has_failed: AtomicBool,
 }
 
+/// What the taking thread says.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Taker {
-    ended: AtomicU64,
+pub(crate) struct Taker {
+    pub(crate) ended: AtomicU64,
 }
 
+/// What the threads of an open loop share.
 #[derive(Debug, Default)]
-struct Shared {
+pub(crate) struct Shared {
     stop: AtomicBool,
-    sender: Sender,
-    taker: Taker,
+    pub(crate) sender: Sender,
+    pub(crate) taker: Taker,
 }
 
 /// What has been counted until one moment.
@@ -108,17 +106,6 @@ impl Counts {
     }
 }
 
-/// The results of a run.
-#[derive(Debug)]
-pub(crate) struct Taken {
-    /// How tasks ended.
-    pub(crate) record: Record,
-    /// Their times.
-    pub(crate) timeline: Timeline,
-    /// Sends that were made, in the whole run.
-    pub(crate) sent: u64,
-}
-
 /// An open loop under way. Dropping it stops it.
 #[derive(Debug)]
 pub(crate) struct OpenLoop {
@@ -141,14 +128,12 @@ impl OpenLoop {
         let spawn = |source| BenchError::System { action: "start the generator's threads", source };
         let start = Instant::now();
 
-        let taking = Taking {
-            record: Record::new(),
-            timeline: Timeline::new(&schedule),
-            schedule: Arc::clone(&schedule),
-            payload: load.payload.clone(),
-            shared: Arc::clone(&shared),
-            queue: queue.clone(),
-        };
+        let taking = Taking::new(
+            Arc::clone(&schedule),
+            load.payload.clone(),
+            Arc::clone(&shared),
+            queue.clone(),
+        );
         let taker = thread::Builder::new().name("results".to_owned());
         let taker = taker.spawn(move || taking.run()).map_err(spawn)?;
         let mut this =
@@ -351,96 +336,5 @@ impl Sending<'_> {
             }
             payload = self.payload.of(number as u64);
         }
-    }
-}
-
-/// What a task's end is told with: its number in the plan, and how late it was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Token {
-    number: u64,
-    lag_ns: u64,
-}
-
-impl Token {
-    /// A plan has at most 50 million sends.
-    const NUMBER_BITS: u32 = 28;
-    /// 68 s: longer ones are taken as that, above what histograms tell apart.
-    const LAG_MAX_NS: u64 = u64::MAX >> Self::NUMBER_BITS;
-
-    fn pack(self) -> u64 {
-        (self.lag_ns.min(Self::LAG_MAX_NS) << Self::NUMBER_BITS) | self.number
-    }
-
-    fn unpack(token: u64) -> Self {
-        let number = token & ((1 << Self::NUMBER_BITS) - 1);
-        Self { number, lag_ns: token >> Self::NUMBER_BITS }
-    }
-}
-
-struct Taking {
-    record: Record,
-    timeline: Timeline,
-    schedule: Arc<Schedule>,
-    payload: Payload,
-    shared: Arc<Shared>,
-    queue: Completions,
-}
-
-impl Taking {
-    fn run(mut self) -> Taken {
-        let mut ends: Vec<(u64, RawOutcome)> = Vec::new();
-        let mut give_up: Option<Instant> = None;
-        let mut ended = 0;
-        loop {
-            // Before the results are taken: then none of a task that is counted here is missed.
-            let has_sent = self.shared.sender.has_ended.load(Ordering::Acquire);
-            ended += self.queue.drain(&mut ends) as u64;
-            for (token, outcome) in ends.drain(..) {
-                self.take(Token::unpack(token), outcome);
-            }
-            self.shared.taker.ended.store(ended, Ordering::Release);
-            if has_sent {
-                let sent = self.shared.sender.sent.load(Ordering::Relaxed);
-                let outstanding = sent.saturating_sub(ended);
-                let until = *give_up.get_or_insert_with(|| Instant::now() + LAST_RESULTS_TIME);
-                if outstanding == 0 || Instant::now() >= until {
-                    self.record.lost = outstanding;
-                    return Taken { record: self.record, timeline: self.timeline, sent };
-                }
-            }
-            thread::sleep(TAKE_EVERY);
-        }
-    }
-
-    fn take(&mut self, Token { number, lag_ns }: Token, outcome: RawOutcome) {
-        let reply = match outcome {
-            Ok(reply) => reply,
-            Err(error) => return self.record.failure(&error),
-        };
-        if !self.payload.is_answered_by(&reply.value, number) {
-            self.record.wrong += 1;
-            return;
-        }
-        self.record.succeeded += 1;
-        self.record.retries += u64::from(reply.tries);
-        let round_trip_ns = u64::try_from(reply.response.as_nanos()).unwrap_or(u64::MAX);
-        let stages = reply.stages.as_ref();
-        self.timeline.record(&self.schedule, number as usize, lag_ns, round_trip_ns, stages);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_holds_the_number_and_the_lag() {
-        for (number, lag_ns) in [(0, 0), (49_999_999, 60_000_000_000), (1, Token::LAG_MAX_NS)] {
-            let token = Token { number, lag_ns };
-            assert_eq!(Token::unpack(token.pack()), token);
-        }
-        let late = Token { number: 7, lag_ns: u64::MAX };
-        let kept = Token { number: 7, lag_ns: Token::LAG_MAX_NS };
-        assert_eq!(Token::unpack(late.pack()), kept);
     }
 }

@@ -23,6 +23,7 @@ mod payload;
 mod progress;
 mod record;
 mod report;
+mod results;
 mod run;
 mod size;
 mod spread;

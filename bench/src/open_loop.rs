@@ -14,7 +14,7 @@ use crate::{
     arrivals::{Arrivals, PLAN_MAX},
     build_info::BuildInfo,
     error::BenchError,
-    generator::{Counts, OpenLoad, OpenLoop, Taken},
+    generator::{Counts, OpenLoad, OpenLoop},
     interrupt::Interrupt,
     keys::KeyArgs,
     latency_files::LatencyFiles,
@@ -26,6 +26,7 @@ use crate::{
     output::JsonOutput,
     payload::Payload,
     progress::Progress,
+    results::Taken,
     size::parse_size,
     timeline::Schedule,
 };
@@ -37,9 +38,9 @@ const CHECK_EVERY: Duration = Duration::from_millis(200);
 
 /// Sends tasks at a planned rate (an open loop) and reports response times.
 ///
-/// An open loop sends when it was planned, whatever the mesh does, and counts the response from that
-/// moment: a stall is charged to everyone whom it delayed. A closed loop (`throughput`) waits for
-/// the mesh and so hides exactly the tasks that would have waited; it finds rates, not times.
+/// An open loop sends when it was planned, whatever the mesh does, and counts the response from
+/// that moment: a stall is charged to everyone whom it delayed. A closed loop (`throughput`) waits
+/// for the mesh and so hides exactly the tasks that would have waited; it finds rates, not times.
 ///
 /// The run says FAIL and why, and exits with 3, when its numbers do not count: sends that were not
 /// made, a generator that was late or too busy, a backlog that grows, a task that was lost, a debug
@@ -56,11 +57,13 @@ pub(crate) struct RunArgs {
     arrivals: Arrivals,
 
     /// The measured interval. p99.9 of R tasks a second wants 10,000 / R seconds at the least
-    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "10s", value_name = "DURATION",
+          value_parser = humantime::parse_duration)]
     duration: Duration,
 
     /// Time under load before it, at the least: MSER-5 cuts further what has not settled
-    #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "2s", value_name = "DURATION",
+          value_parser = humantime::parse_duration)]
     warmup: Duration,
 
     /// Worker processes of the mesh that is started for the run
@@ -99,8 +102,8 @@ pub(crate) struct RunArgs {
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
 
-    /// Seed of the arrivals of the first run; each further run has the next. The same seed gives the
-    /// same plan
+    /// Seed of the arrivals of the first run; each further run has the next. The same seed gives
+    /// the same plan
     #[arg(long, default_value_t = 1, value_name = "S")]
     seed: u64,
 
@@ -351,7 +354,7 @@ impl Running<'_> {
         };
         let (cpu, cpu_problems) = end.cpu.since(&start.cpu);
         problems.extend(cpu_problems);
-        let steady = timeline.steady(schedule);
+        let steady = timeline.steady(schedule, sent);
         let interval = schedule.interval();
         let cut = interval * u32::try_from(steady.intervals_cut).unwrap_or(u32::MAX);
         if let Some(files) = files {

@@ -262,7 +262,7 @@ pub(crate) fn made_up() -> (OpenMeasured, OpenConfig) {
             clients: Some(1_250_000_000),
         },
         record,
-        steady: timeline.steady(&schedule),
+        steady: timeline.steady(&schedule, 120_000),
         cut: Duration::ZERO,
         outstanding: (0..500).map(|at| at % 7).collect(),
         problems: Vec::new(),

@@ -112,8 +112,8 @@ impl Timeline {
         Self { intervals: vec![empty; count], batches: vec![0.0; batches] }
     }
 
-    /// Records a task by its number in the plan. Response is what a user feels who wanted it sent as
-    /// planned: the lag of the send and the round trip.
+    /// Records a task by its number in the plan. Response is what a user feels who wanted it sent
+    /// as planned: the lag of the send and the round trip.
     pub(crate) fn record(
         &mut self,
         schedule: &Schedule,
@@ -146,9 +146,12 @@ impl Timeline {
         self.intervals.get(first..).unwrap_or_default()
     }
 
-    /// What is left when the warm-up that MSER-5 finds has been cut, in whole intervals.
-    pub(crate) fn steady(&self, schedule: &Schedule) -> Steady {
-        let (intervals_cut, has_settled) = match mser(&self.batches) {
+    /// What is left when the warm-up that MSER-5 finds has been cut, in whole intervals. `sent`:
+    /// how many of the planned sends were made.
+    pub(crate) fn steady(&self, schedule: &Schedule, sent: u64) -> Steady {
+        let sent = (sent as usize).saturating_sub(schedule.first_measured);
+        let batches = &self.batches[..self.batches.len().min(sent / BATCH)];
+        let (intervals_cut, has_settled) = match mser(batches) {
             Cut::NotSettled => (0, false),
             Cut::Batches(0) => (0, true),
             Cut::Batches(batches) => {
@@ -259,7 +262,7 @@ mod tests {
             .map(|interval| (interval.stages.count(Stage::Response), interval.sent))
             .collect();
         assert_eq!(counts, [(10, 10); 10]);
-        let steady = timeline.steady(&schedule);
+        let steady = timeline.steady(&schedule, 110);
         assert_eq!((steady.intervals_cut, steady.planned, steady.sent), (0, 100, 100));
         assert_eq!(steady.length, Duration::from_secs(10));
     }
@@ -273,7 +276,7 @@ mod tests {
             let slow_ns = (1500 * MS).saturating_sub(since_ns) / 10;
             timeline.record(&schedule, number, 0, 10_000 + number as u64 % 7 + slow_ns, None);
         }
-        let steady = timeline.steady(&schedule);
+        let steady = timeline.steady(&schedule, 11_000);
         assert!(steady.has_settled);
         assert_eq!(steady.intervals_cut, 2);
         assert_eq!((steady.planned, steady.sent), (8000, 8000));
@@ -281,6 +284,16 @@ mod tests {
         assert!(steady.stages.summary(Stage::Response).unwrap().max < 11_000);
         assert!(steady.response_max_cut_ns > 140 * MS);
         assert_eq!(steady.length, Duration::from_secs(8));
+    }
+
+    #[test]
+    fn what_was_not_sent_is_no_reason_to_cut_what_was() {
+        let schedule = schedule(1000.0, 1, 10);
+        let mut timeline = Timeline::new(&schedule);
+        (0..3000).for_each(|number| timeline.record(&schedule, number, 0, 10_000, None));
+        let steady = timeline.steady(&schedule, 3000);
+        assert_eq!((steady.intervals_cut, steady.sent), (0, 2000));
+        assert_eq!(timeline.steady(&schedule, 0).intervals_cut, 0);
     }
 
     #[test]
