@@ -145,14 +145,20 @@ impl Supervisor {
     #[track_caller]
     pub fn start(backend: &str, workers: usize, arguments: &[&str]) -> Self {
         let mut command = command("pinmesh-worker", ["--test-services", "--backend", backend]);
-        command.args(arguments);
-        Self::run(command, workers)
+        // Before the others: whatever follows a `--` is a program's.
+        command.arg("--workers").arg(workers.to_string()).args(arguments);
+        Self::watch(command, workers)
     }
 
     /// Starts one with a command that has all its arguments but `--workers`.
     #[track_caller]
     pub fn run(mut command: Command, workers: usize) -> Self {
         command.arg("--workers").arg(workers.to_string());
+        Self::watch(command, workers)
+    }
+
+    #[track_caller]
+    fn watch(command: Command, workers: usize) -> Self {
         let mut process = Process::start(command);
         let line = process.first_line(READY_LIMIT);
         assert!(line.starts_with("pinmesh-worker ready "), "{line}");

@@ -100,6 +100,7 @@ impl Journal {
         self.cut().map_err(|error| Failure::file(&self.path, &error))?;
         if at == 0 {
             self.buffer = format!("{MAGIC}{about}\n").into_bytes();
+            self.length = self.buffer.len() as u64;
             self.commit()?;
         }
         Ok(())
@@ -244,6 +245,7 @@ mod tests {
 
     fn begun(path: &Path) -> Journal {
         let mut journal = open(path).expect("a new journal");
+        assert_eq!(journal.roll_back(0).expect("nothing to cut"), 0);
         journal.note(0, b"zero", 10);
         journal.note(2, b"two\nlines \xff", 15);
         journal.commit().expect("written");
