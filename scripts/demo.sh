@@ -21,6 +21,8 @@ need_toolchain
 say "building (release)"
 cargo build --release --workspace --bins --locked
 PATH="$ROOT/target/release:$PATH"
+# Nobody else's mesh.
+unset PINMESH_BROKER PINMESH_KEY PINMESH_BROKER_KEY
 
 work=$(mktemp -d)
 broker= worker= made=()
@@ -71,9 +73,11 @@ separate_hosts() {
     backend=tcp://10.213.1.1:5556 frontend=tcp://10.213.2.1:5555
 
     say "a key for each"
-    pinmesh keygen broker --role broker --dir "$work" >/dev/null
-    pinmesh keygen farm --role worker --dir "$work" >>"$work/authorized_keys"
-    pinmesh keygen desk --role client --dir "$work" >>"$work/authorized_keys"
+    {
+        pinmesh keygen broker --role broker --dir "$work" >/dev/null
+        pinmesh keygen farm --role worker --dir "$work" >>"$work/authorized_keys"
+        pinmesh keygen desk --role client --dir "$work" >>"$work/authorized_keys"
+    } 2>"$work/keygen.log"
     cat "$work/authorized_keys"
     broker_keys=(--key "$work/broker.key" --authorized-keys "$work/authorized_keys")
     farm_keys=(--key "$work/farm.key" --broker-key "$work/broker.pub")
