@@ -268,7 +268,7 @@ impl<B> Client<B> {
         let entry = &mut self.links[usize::from(link.0)];
         entry.settle();
         if let (Some(session), Some(silence_ns)) = (entry.session_mut(), heartbeat.silence_ns) {
-            session.extend_silence(now, silence_ns);
+            session.on_announced(now, silence_ns);
         }
         let is_this = |ping: &Ping| {
             ping.sent.is_some_and(|(to, sequence, _)| to == link && sequence == heartbeat.sequence)

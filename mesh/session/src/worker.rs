@@ -202,7 +202,7 @@ impl<E> WorkerSession<E> {
             }
             FromBroker::Heartbeat(beat) => {
                 if let (Link::Open(open), Some(ns)) = (&mut self.link, beat.silence_ns) {
-                    open.on_silence(now, ns);
+                    open.on_announced(now, ns);
                 }
             }
             FromBroker::Ack(n) => self.on_ack(now, n, out),

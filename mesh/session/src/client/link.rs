@@ -19,6 +19,8 @@ const BACKOFF_NS_MAX: u64 = 5_000_000_000;
 const GREETING_NS: u64 = 3_000_000_000;
 /// The longest wait.
 const GREETING_NS_MAX: u64 = 12_000_000_000;
+/// An hour moves 900 MiB at the slowest rate that is assumed, more than any payload has.
+const SILENCE_NS_MAX: u64 = 3_600_000_000_000;
 /// Bounds of what WELCOME may say about heartbeats: a broker's mistake must neither make the client
 /// spin nor make it wait for ever.
 const HEARTBEAT_NS: (u64, u64) = (1_000_000, 60_000_000_000);
@@ -51,8 +53,10 @@ pub(super) struct Session {
     heartbeat_at: Time,
     is_heard: bool,
     missed: u32,
-    /// A long payload is under way: silence proves nothing until then.
+    /// A long payload of ours is under way: silence proves nothing until then.
     silent_until: Time,
+    /// The broker has announced a long payload, which is the next that it says.
+    announced_until: Time,
     sequence: u64,
     aliases: Vec<bool>,
     /// RESULTs and `stream` PROGRESS taken, and how many of them are acknowledged.
@@ -83,6 +87,7 @@ impl Session {
             is_heard: true,
             missed: 0,
             silent_until: now,
+            announced_until: now,
             sequence: 0,
             aliases: Vec::new(),
             taken: 0,
@@ -94,6 +99,7 @@ impl Session {
 
     pub(super) fn heard(&mut self) {
         self.is_heard = true;
+        self.announced_until = Time(0);
     }
 
     pub(super) fn next_sequence(&mut self) -> u64 {
@@ -108,7 +114,7 @@ impl Session {
             return Beat::NotDue;
         }
         self.heartbeat_at = now.after(self.heartbeat_ns);
-        if self.is_heard || now < self.silent_until {
+        if self.is_heard || now < self.silent_until.max(self.announced_until) {
             self.missed = 0;
         } else if is_emptied {
             self.missed += 1;
@@ -120,18 +126,17 @@ impl Session {
         Beat::Send(self.next_sequence())
     }
 
-    /// Notes that `bytes` of payload are under way in either direction; returns the silence that
-    /// the sender announces, nanoseconds.
+    /// Notes that `bytes` of our payload are under way; returns the silence to be announced,
+    /// nanoseconds.
     pub(super) fn expect_silence(&mut self, now: Time, bytes: u64) -> u64 {
         let silence_ns = bytes.saturating_mul(1_000_000_000) / SILENCE_BYTES_PER_S;
-        self.extend_silence(now, silence_ns);
+        self.silent_until = self.silent_until.max(now.after(silence_ns));
         silence_ns
     }
 
-    pub(super) fn extend_silence(&mut self, now: Time, silence_ns: u64) {
-        // An hour moves 900 MiB at the slowest rate that is assumed, more than any payload has.
-        let until = now.after(silence_ns.min(3_600_000_000_000));
-        self.silent_until = self.silent_until.max(until);
+    /// The broker need not speak for so long, unless it does.
+    pub(super) fn on_announced(&mut self, now: Time, silence_ns: u64) {
+        self.announced_until = now.after(silence_ns.min(SILENCE_NS_MAX));
     }
 
     /// Whether the alias of that service must be set first; sets it. `None`: it has none.

@@ -35,8 +35,10 @@ pub(super) struct Open {
     next_heartbeat: Time,
     /// Since when a heartbeat of ours has had no answer of any kind.
     unanswered_since: Option<Time>,
-    /// A long payload is on its way, in either direction: silence means nothing until then.
+    /// A long payload of ours is on its way: silence means nothing until then.
     quiet_until: Time,
+    /// The broker has announced a long payload, which is the next that it says.
+    announced_until: Time,
     last_look: Time,
 }
 
@@ -53,6 +55,7 @@ impl Open {
             next_heartbeat: now.after(heartbeat_ns),
             unanswered_since: None,
             quiet_until: Time(0),
+            announced_until: Time(0),
             last_look: now,
         }
     }
@@ -60,6 +63,12 @@ impl Open {
     /// The broker has said something.
     pub(super) const fn on_word(&mut self) {
         self.unanswered_since = None;
+        self.announced_until = Time(0);
+    }
+
+    /// The broker need not speak for so long, unless it does.
+    pub(super) fn on_announced(&mut self, now: Time, ns: u64) {
+        self.announced_until = now.after(ns);
     }
 
     /// Nobody need speak for so long.
@@ -87,7 +96,8 @@ impl Open {
             self.unanswered_since = Some(now);
         }
         self.last_look = now;
-        let since = self.unanswered_since.map(|since| since.max(self.quiet_until));
+        let quiet_until = self.quiet_until.max(self.announced_until);
+        let since = self.unanswered_since.map(|since| since.max(quiet_until));
         since.is_some_and(|since| now.since(since) >= self.liveness_ns)
     }
 

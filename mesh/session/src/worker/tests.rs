@@ -349,6 +349,16 @@ fn an_announced_silence_is_waited_for() {
 }
 
 #[test]
+fn an_announced_silence_ends_with_what_was_announced() {
+    let mut bench = Bench::supervised();
+    let silence_ns = Some(60 * SECOND);
+    bench.hear(FromBroker::Heartbeat(Heartbeat { sequence: 0, silence_ns }));
+    bench.take(1).unwrap();
+    (0..5).for_each(|_| drop(bench.tick_after(SECOND)));
+    assert!(!bench.worker.is_open());
+}
+
+#[test]
 fn a_long_result_announces_its_silence_first() {
     let mut bench = Bench::supervised();
     let index = bench.take(1).unwrap();

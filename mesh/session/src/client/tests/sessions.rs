@@ -144,6 +144,20 @@ fn a_long_payload_is_announced_and_its_silence_not_judged() {
 }
 
 #[test]
+fn a_silence_that_the_broker_announces_ends_with_its_next_word() {
+    let mut bench = Bench::open(1);
+    let silence_ns = Some(16 * SECOND);
+    bench.receive(LINK, FromBroker::Heartbeat(Heartbeat { sequence: 0, silence_ns }));
+    bench.sleep(15 * SECOND);
+    assert!(bench.client.is_open(LINK));
+    bench.receive(LINK, FromBroker::Window(Window { tasks: 100, bytes: 1 << 20 }));
+    bench.receive(LINK, FromBroker::Heartbeat(Heartbeat { sequence: 0, silence_ns }));
+    bench.receive(LINK, FromBroker::Window(Window { tasks: 100, bytes: 1 << 20 }));
+    bench.sleep(6 * SECOND);
+    assert!(!bench.client.is_open(LINK));
+}
+
+#[test]
 fn a_ping_is_answered_by_its_echo_and_survives_a_lost_session() {
     let mut bench = Bench::new(1);
     bench.event(ClientEvent::Start);
