@@ -1,9 +1,12 @@
 //! Each effect, encoded where it is to be sent from.
 
-use pinmesh_core::{Conn, Outbox, ResultBody, ResultHead, TaskHead};
+use pinmesh_core::{Body as _, Conn, Outbox, ResultBody, ResultHead, TaskHead};
 use pinmesh_protocol::codec::{write_ack, write_from_broker, write_result, write_task};
-use pinmesh_protocol::command::{FromBroker, Payload, ServiceRef, StageTimes, Task, TaskResult};
+use pinmesh_protocol::command::{
+    FromBroker, Heartbeat, Payload, ServiceRef, StageTimes, Task, TaskResult,
+};
 use pinmesh_protocol::id::ContentType;
+use pinmesh_protocol::limits::{FRAME_BYTES_MAX, SILENCE_BYTES_PER_S};
 
 use super::Outbound;
 use crate::body::{Body, Stored};
@@ -25,10 +28,32 @@ fn payload<'a>(batch: &mut Batch, body: &'a Body) -> Payload<'a> {
     }
 }
 
+impl Outbound {
+    /// Before a long payload: says for how long there may be nothing else to hear. In a message of
+    /// its own, because a message arrives as a whole. Number 0: no echo has it.
+    #[inline]
+    fn announce(&mut self, to: Conn, body: &Body) {
+        if body.payload_bytes() > FRAME_BYTES_MAX as u64 {
+            self.announce_silence(to, body.payload_bytes());
+        }
+    }
+
+    #[cold]
+    fn announce_silence(&mut self, to: Conn, bytes: u64) {
+        let Some(connection) = self.room(to) else { return };
+        let silence_ns = Some(bytes.saturating_mul(1_000_000_000) / SILENCE_BYTES_PER_S);
+        let heartbeat = FromBroker::Heartbeat(Heartbeat { sequence: 0, silence_ns });
+        write_from_broker(connection.batch.bytes_mut(), &heartbeat);
+        connection.batch.count();
+        self.send_batch(to);
+    }
+}
+
 impl Outbox<Body> for Outbound {
     #[inline]
     fn task(&mut self, to: Conn, head: &TaskHead, body: &Body) {
         self.counters.tasks += 1;
+        self.announce(to, body);
         let Some(connection) = self.room(to) else { return };
         connection.has_task = true;
         let batch = &mut connection.batch;
@@ -53,6 +78,9 @@ impl Outbox<Body> for Outbound {
 
     #[inline]
     fn result(&mut self, to: Conn, head: &ResultHead, body: ResultBody<'_, Body>) {
+        if let ResultBody::Handler(body) = body {
+            self.announce(to, body);
+        }
         let Some(connection) = self.room(to) else { return };
         let batch = &mut connection.batch;
         let (content_type, payload) = match body {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pinmesh_core::{ResultBody, ResultHead};
 use pinmesh_protocol::batch::BatchReader;
-use pinmesh_protocol::id::{RequestId, Submission};
+use pinmesh_protocol::id::{ContentType, RequestId, Submission};
 use pinmesh_protocol::status::Status;
 use pinmesh_transport::{
     Context, ContextOptions, Dealer, Message, Pollable, Poller, SocketOptions, Token,
@@ -151,6 +151,41 @@ fn a_closed_peer_gets_what_was_said_last_and_is_forgotten() {
     }
     let mut reader = BatchReader::new(message.body(), &[]);
     assert_eq!(reader.next_from_broker(), Some(Ok(FromBroker::NoSession)));
+}
+
+#[test]
+fn a_long_payload_is_announced_in_a_message_of_its_own() {
+    let Pair { mut outbound, mut dealer, conn } = pair();
+    let bytes: usize = 2 << 20;
+    let body = Body::inline(ContentType::RAW, None, &vec![7; bytes]);
+    let head = ResultHead {
+        request_id: RequestId(1),
+        submission: Submission(1),
+        status: Status::Ok,
+        tries: 0,
+        stages: None,
+        retry_after_ns: None,
+    };
+    outbound.result(conn, &head, ResultBody::Handler(&body));
+    let mut message = Message::default();
+    let mut heard = Vec::new();
+    let deadline = Instant::now() + LIMIT;
+    while heard.len() < 2 {
+        assert!(Instant::now() < deadline, "{heard:?}");
+        outbound.flush().unwrap();
+        outbound.retry(outbound.next_retry());
+        while dealer.recv(&mut message).unwrap() {
+            let lens: Vec<usize> = message.frames[1..].iter().map(|frame| frame.len()).collect();
+            let mut reader = BatchReader::new(message.body(), &lens);
+            heard.push(match reader.next_from_broker() {
+                Some(Ok(FromBroker::Heartbeat(beat))) => (beat.sequence, beat.silence_ns),
+                Some(Ok(FromBroker::Result(result))) => (result.payload.len(), None),
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(reader.next_from_broker(), None);
+        }
+    }
+    assert_eq!(heard, [(0, Some(8_000_000_000)), (bytes as u64, None)]);
 }
 
 #[test]
