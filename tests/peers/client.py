@@ -7,7 +7,7 @@ import msgpack, zmq
 
 Op = IntEnum("Op", dict(HELLO=1, WELCOME=2, REFUSED=3, NO_SESSION=4, HEARTBEAT=5, GOODBYE=6, ACK=7, WINDOW=8, SERVICE=9,
                         SUBMIT=16, RESULT=24, ACCEPTED=25, FETCHED=26, PROGRESS=36))
-OWN_WINDOW = 16 << 20  # bytes on the way, lest heartbeats wait too long behind them
+MIB, OWN_WINDOW = 1 << 20, 16 << 20  # bytes on the way, lest heartbeats wait too long behind them
 
 class Over(Exception):
     """The session has ended. (why, code of the REFUSED that we owe the broker or None)"""
@@ -20,11 +20,12 @@ class Request:
     submission: int = 0
     epoch: int | None = None  # the one that it was submitted to
     busy: bool = False        # answered BUSY, and not yet handed in again
+    waits: bool = False       # in todo although it was submitted before: BUSY, or of the session before this
 
 def make_payload(number):
-    """Empty, or 8 to 102,400 bytes, of which the first 8 differ from all others'."""
+    """Empty, or 8 to 102,400 bytes, or 3 MB, of which the first 8 differ from all others'."""
     draw = random.Random(number)
-    size = {2: 102_400, 3: 32_767, 4: 32_768}.get(number) or draw.choice((8, 100, draw.randint(8, 102_400)))
+    size = {2: 102_400, 3: 32_767, 4: 32_768, 5: 3_000_000}.get(number) or draw.choice((8, 100, draw.randint(8, 102_400)))
     return b"" if number == 1 else number.to_bytes(8) + draw.randbytes(size - 8)
 
 def payload_of(field, frames):
@@ -42,7 +43,7 @@ class Client:
     def session(self, sock):
         """From HELLO to the last result, or to Over or Failed."""
         self.sock, self.epoch, self.nonce, self.heartbeat, self.limit = sock, None, random.getrandbits(64), 1.0, 3.0
-        self.taken = self.grace = acked = beats = next_beat = quiet = 0
+        self.taken = self.grace = self.beats = self.next_beat = acked = quiet = 0
         before = time.monotonic()
         self.send(Op.HELLO, 1, 1, 1, self.peer_id, f"client.py@{socket.gethostname()}", self.nonce, 0)
         while self.done < self.count:
@@ -58,18 +59,22 @@ class Client:
             if quiet > self.limit and now > self.grace:
                 raise Over("silence", None)
             if self.epoch is not None:
-                if now >= next_beat:
-                    beats, next_beat = beats + 1, now + self.heartbeat
-                    self.send(Op.HEARTBEAT, beats, None)
+                if now >= self.next_beat:
+                    self.beat()
                 self.fill(now)
         self.send(Op.GOODBYE)
 
     def send(self, *command, frames=()):
         self.sock.send_multipart([msgpack.packb(command), *frames])
 
+    def beat(self, silence_ns=None):
+        self.beats, now = self.beats + 1, time.monotonic()
+        self.next_beat, self.grace = now + self.heartbeat, max(self.grace, now) + (silence_ns or 0) / 1e9
+        self.send(Op.HEARTBEAT, self.beats, silence_ns)
+
     def fill(self, now):
         """Submit what the window has room for; one is always allowed, whatever its bytes."""
-        flying = [len(request.payload) for request in self.requests.values() if not request.busy]
+        flying = [len(request.payload) for request in self.requests.values() if not request.waits]
         tasks, size = len(flying), sum(flying)
         while self.todo and self.todo[0][0] <= now and tasks < self.window_tasks:
             number = self.todo[0][1]
@@ -86,9 +91,12 @@ class Client:
             raise Failed(f"request {number}: its {size} bytes are more than the broker takes")
         if request.busy or request.epoch != self.epoch:
             request.submission, request.epoch, request.busy = request.submission + 1, self.epoch, False
-        self.requests[number] = request
-        if size >= 32_768:  # below 1 MiB, so one frame
-            field, frames = [1, 1, size], [request.payload]
+        request.waits, self.requests[number] = False, request
+        if size >= 32_768:
+            frames = [request.payload[i:i + MIB] for i in range(0, size, MIB)]
+            field = [1, len(frames), size]
+        if size > MIB:
+            self.beat(size * 10**9 // 262_144)
         self.send(Op.SUBMIT, number, request.submission, self.service, 5, None, 0, None, field, frames=frames)
 
     def take(self, frames):
@@ -101,8 +109,9 @@ class Client:
                         self.epoch, self.heartbeat, self.limit = epoch, heartbeat / 1e9, liveness * heartbeat / 1e9
                         self.window_tasks, self.window_bytes, self.longest = tasks, size, longest
                         for number, request in self.requests.items():
-                            if not request.busy:
-                                self.submit(number, request)
+                            if not request.waits:
+                                request.waits = True
+                                heapq.heappush(self.todo, (0.0, number))
                 case [Op.REFUSED | Op.NO_SESSION | Op.GOODBYE as op, *why]:
                     raise Over(f"{Op(op).name} {why}", None)
                 case [int(op), *_] if self.epoch is None or op >= 128 or op in (Op.SERVICE, Op.ACCEPTED, Op.FETCHED):
@@ -124,17 +133,17 @@ class Client:
 
     def result(self, number, submission, status, output, retry_after_ns):
         request = self.requests.get(number)
-        if request is None or status in (5, 6, 7, 8, 9) and (request.busy or submission != request.submission):
+        if request is None or status in (5, 6, 7, 8, 9) and (request.waits or submission != request.submission):
             return  # there twice, or of an earlier submission
         if status == 6:
-            request.busy = True
+            request.busy = request.waits = True
             heapq.heappush(self.todo, (time.monotonic() + (retry_after_ns or 10**8) / 1e9, number))
             return
         if status != 0:
             raise Failed(f"request {number}: status {status}: {output[:200].decode(errors='replace')}")
         if output != request.payload[::self.step]:
             raise Failed(f"request {number}: {len(request.payload)} bytes in, and the {len(output)} out are not as expected")
-        if request.busy:  # an earlier submission ended it after all
+        if request.waits:  # the broker had ended it before, or an earlier submission did after all
             self.todo = sorted(item for item in self.todo if item[1] != number)
         del self.requests[number]
         self.done += 1

@@ -277,7 +277,8 @@ fn workers_to() -> Vec<(&'static str, ToBroker<'static>)> {
     vec![
         ("ready", ToBroker::Ready(ready())),
         ("ready_supervised", ToBroker::Ready(supervised.clone())),
-        ("ready_held", ToBroker::Ready(Ready { held, part: 1, parts: 2, ..supervised })),
+        ("ready_held", ToBroker::Ready(Ready { held: held.clone(), ..supervised.clone() })),
+        ("ready_part", ToBroker::Ready(Ready { held, part: 1, parts: 2, ..supervised })),
         ("return", ToBroker::Return(first())),
         ("progress_latest", ToBroker::Progress(progress(ProgressKind::Latest))),
         ("progress_stream", ToBroker::Progress(progress(ProgressKind::Stream))),
@@ -397,7 +398,7 @@ fn tasks() -> Vec<(&'static str, Task<'static>)> {
     let once = TaskOptions { at_most_once: true, ..TaskOptions::default() };
     vec![
         ("task", task()),
-        ("task_alias", Task { service: ServiceRef::Alias(1), ..task() }),
+        ("task_alias", Task { service: ServiceRef::Alias(0), ..task() }),
         ("task_deadline", Task { deadline_ns: Some(4_999_000_000), ..task() }),
         ("task_options", Task { options: options(once), ..task() }),
         ("task_again", Task { dispatch: Dispatch(2), tries: 1, ..task() }),
