@@ -105,6 +105,7 @@ impl<B: Body> State<B> {
             window_bytes: if is_client { self.config.client_window_bytes } else { 0 },
             payload_bytes_max: self.config.payload_bytes_max,
             header_bytes_max: HEADER_BYTES_MAX as u32,
+            kept_ns: self.config.client_kept.0,
         }
     }
 

@@ -189,6 +189,7 @@ impl Broker {
                 window_bytes: 256 << 20,
                 payload_bytes_max: 64 << 20,
                 header_bytes_max: 4096,
+                kept_ns: 60_000_000_000,
             };
             self.say(from, &FromBroker::Welcome(welcome));
             return;

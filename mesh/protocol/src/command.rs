@@ -130,6 +130,8 @@ pub struct Welcome {
     pub payload_bytes_max: u64,
     /// The longest header taken, bytes.
     pub header_bytes_max: u32,
+    /// How long the broker keeps the tasks and results of a client that is away.
+    pub kept_ns: u64,
 }
 
 /// HEARTBEAT, and the broker's echo of it.

@@ -174,7 +174,7 @@ TO_BROKER = BOTH | {
 FROM_BROKER = BOTH | {
     2: ("WELCOME", [("version", u32), ("nonce", u64), ("epoch", u32), ("heartbeat_ns", u64),
         ("lease_ns", u64), ("liveness", u32), ("window_tasks", tasks), ("window_bytes", u64),
-        ("payload_bytes_max", u64), ("header_bytes_max", u32)]),
+        ("payload_bytes_max", u64), ("header_bytes_max", u32), ("kept_ns", u64)]),
     4: ("NO_SESSION", []),
     17: ("CANCEL", [("slot", u16), *ATTEMPT, ("is_hard", boolean)]),
     24: ("RESULT", [("request_id", u64), ("submission", u32), ("status", one_of(*range(10))),

@@ -165,6 +165,7 @@ impl Broker {
             window_bytes: 0,
             payload_bytes_max: 1 << 20,
             header_bytes_max: 4096,
+            kept_ns: 60_000_000_000,
         }));
     }
 

@@ -194,6 +194,7 @@ fn welcome(c: &mut Cursor<'_>) -> Read<Welcome> {
         window_bytes: c.uint("window_bytes")?,
         payload_bytes_max: c.uint("payload_bytes_max")?,
         header_bytes_max: c.u32("header_bytes_max")?,
+        kept_ns: c.uint("kept_ns")?,
     })
 }
 

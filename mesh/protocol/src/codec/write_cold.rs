@@ -166,6 +166,7 @@ fn write_welcome(out: &mut Vec<u8>, c: &Welcome) {
     put_uint(out, c.window_bytes);
     put_uint(out, c.payload_bytes_max);
     put_uint(out, c.header_bytes_max.into());
+    put_uint(out, c.kept_ns);
 }
 
 fn write_refused(out: &mut Vec<u8>, c: &Refused<'_>) {

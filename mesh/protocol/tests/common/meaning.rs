@@ -133,6 +133,7 @@ fn welcome(c: &Welcome) -> Fields {
         ("window_bytes", json!(c.window_bytes)),
         ("payload_bytes_max", json!(c.payload_bytes_max)),
         ("header_bytes_max", json!(c.header_bytes_max)),
+        ("kept_ns", json!(c.kept_ns)),
     ]
 }
 

@@ -28,7 +28,7 @@ enum Body {
 }
 
 type HelloWire = (u8, u32, u32, u8, Id, String, u64, u64);
-type WelcomeWire = (u8, u32, u64, u32, u64, u64, u32, u32, u64, u64, u32);
+type WelcomeWire = (u8, u32, u64, u32, u64, u64, u32, u32, u64, u64, u32, u64);
 type SubmitWire = (u8, u64, u32, Service, u8, Option<u64>, u32, Option<TaskOptions>, Body);
 type ResultWire = (u8, u64, u32, u8, u32, Option<[u64; 4]>, u32, Body, Option<u64>);
 #[rustfmt::skip]

@@ -263,7 +263,7 @@ fn hello() -> impl Strategy<Value = Hello<'static>> {
 
 fn welcome() -> impl Strategy<Value = Welcome> {
     let times = (uint(), uint(), uint32());
-    let limits = (0..=WINDOW_TASKS_MAX, uint(), uint(), uint32());
+    let limits = (0..=WINDOW_TASKS_MAX, uint(), uint(), uint32(), uint());
     (uint32(), uint(), uint32(), times, limits).prop_map(
         |(version, nonce, epoch, (heartbeat_ns, lease_ns, liveness), limits)| Welcome {
             version,
@@ -276,6 +276,7 @@ fn welcome() -> impl Strategy<Value = Welcome> {
             window_bytes: limits.1,
             payload_bytes_max: limits.2,
             header_bytes_max: limits.3,
+            kept_ns: limits.4,
         },
     )
 }

@@ -52,6 +52,9 @@ pub(super) struct Session {
     liveness: u32,
     heartbeat_at: Time,
     is_heard: bool,
+    /// The broker spoke later than this, or then.
+    heard_since: Time,
+    beat_at: Time,
     missed: u32,
     /// A long payload of ours is under way: silence proves nothing until then.
     silent_until: Time,
@@ -85,6 +88,8 @@ impl Session {
             liveness: welcome.liveness.max(1),
             heartbeat_at: now.after(heartbeat_ns),
             is_heard: true,
+            heard_since: now,
+            beat_at: now,
             missed: 0,
             silent_until: now,
             announced_until: now,
@@ -114,6 +119,10 @@ impl Session {
             return Beat::NotDue;
         }
         self.heartbeat_at = now.after(self.heartbeat_ns);
+        if self.is_heard {
+            self.heard_since = self.beat_at;
+        }
+        self.beat_at = now;
         if self.is_heard || now < self.silent_until.max(self.announced_until) {
             self.missed = 0;
         } else if is_emptied {
@@ -179,6 +188,9 @@ pub(super) struct Link {
     pub(super) state: State,
     /// Of the latest session.
     pub(super) epoch: Option<Epoch>,
+    /// Until then the broker of that epoch surely keeps what it held; [`Time::NEVER`] in a session.
+    pub(super) kept_until: Time,
+    kept_ns: u64,
     /// What is unfinished in the session.
     pub(super) window: Window,
     /// When to give what this broker held to the others; [`Time::NEVER`] while it is open or holds
@@ -195,6 +207,8 @@ impl Link {
         Self {
             state: State::Down { retry_at: Time(0) },
             epoch: None,
+            kept_until: Time::NEVER,
+            kept_ns: 0,
             window: Window::default(),
             move_at: Time::NEVER,
             busy: BTreeMap::new(),
@@ -230,6 +244,8 @@ impl Link {
         self.state = State::Open(Session::new(now, welcome));
         self.window = Window::new(welcome.window_tasks, welcome.window_bytes);
         self.epoch = Some(welcome.epoch);
+        self.kept_until = Time::NEVER;
+        self.kept_ns = welcome.kept_ns;
         self.move_at = Time::NEVER;
     }
 
@@ -237,6 +253,9 @@ impl Link {
     pub(super) fn close(&mut self, now: Time, random: &mut Random) {
         let wait_ns = (BACKOFF_NS << self.attempts.min(8)).min(BACKOFF_NS_MAX);
         self.attempts = self.attempts.saturating_add(1);
+        if let State::Open(session) = &self.state {
+            self.kept_until = session.heard_since.after(self.kept_ns);
+        }
         self.state = State::Down { retry_at: now.after(random.jitter(wait_ns)) };
         self.window.clear();
         self.busy.clear();

@@ -135,10 +135,14 @@ impl<B> Client<B> {
         }
         let entry = &mut self.links[usize::from(link.0)];
         let is_same_epoch = entry.epoch == Some(welcome.epoch);
+        let is_kept = now < entry.kept_until;
         entry.open(now, welcome);
         self.counters.sessions += 1;
         outbox.link_news(link, LinkNews::Opened(welcome.epoch));
         if is_same_epoch {
+            if !is_kept {
+                self.give_up_at_most_once(link, outbox);
+            }
             self.resend_held(now, link, outbox);
         } else {
             self.resubmit_held(link, outbox);
@@ -164,6 +168,17 @@ impl<B> Client<B> {
                 let submission = request.submission;
                 let cancel = CancelRequest { request_id, submission };
                 outbox.send(link, &ToBroker::Cancel(cancel));
+            }
+        }
+    }
+
+    /// The broker may have forgotten what it held: these would run again.
+    fn give_up_at_most_once<O: ClientOutbox<B>>(&mut self, link: LinkId, outbox: &mut O) {
+        for request_id in self.held_by(link) {
+            let is_at_most_once =
+                self.table.request(request_id).is_some_and(|request| request.is_at_most_once);
+            if is_at_most_once {
+                self.close_held(request_id, LocalEnd::Lost, outbox);
             }
         }
     }

@@ -130,6 +130,7 @@ pub(super) fn welcome(nonce: u64, epoch: u32) -> Welcome {
         window_bytes: 1 << 30,
         payload_bytes_max: 1 << 26,
         header_bytes_max: 4096,
+        kept_ns: 60_000_000_000,
     }
 }
 

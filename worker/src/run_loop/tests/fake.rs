@@ -165,6 +165,7 @@ impl FakeBroker {
             window_bytes: 0,
             payload_bytes_max: PAYLOAD_BYTES_MAX,
             header_bytes_max: 4096,
+            kept_ns: 60_000_000_000,
         };
         self.command(worker, &FromBroker::Welcome(welcome));
         match self.hear() {

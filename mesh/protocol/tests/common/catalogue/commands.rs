@@ -336,6 +336,7 @@ fn sessions_from() -> Vec<(&'static str, FromBroker<'static>)> {
         window_bytes: 268_435_456,
         payload_bytes_max: 67_108_864,
         header_bytes_max: 4096,
+        kept_ns: 60_000_000_000,
     };
     let refused = Refused { code: RefusedCode::Malformed, reason: "priority: 11 is not in 1..=10" };
     vec![

@@ -168,6 +168,7 @@ fn decode_from(op: u8, bytes: &[u8]) -> FromBroker<'static> {
                 window_bytes: w.8,
                 payload_bytes_max: w.9,
                 header_bytes_max: w.10,
+                kept_ns: w.11,
             })
         }
         3 => FromBroker::Refused(refused(bytes)),

@@ -135,6 +135,7 @@ fn encode_from(command: &FromBroker<'_>) -> Vec<u8> {
             c.window_bytes,
             c.payload_bytes_max,
             c.header_bytes_max,
+            c.kept_ns,
         )),
         FromBroker::Refused(c) => pack((3, c.code.to_wire(), c.reason)),
         FromBroker::NoSession => pack((4,)),

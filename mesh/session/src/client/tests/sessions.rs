@@ -87,6 +87,26 @@ fn the_same_epoch_gets_submits_first_and_then_the_cancels() {
 }
 
 #[test]
+fn an_at_most_once_request_is_lost_once_its_broker_may_have_forgotten_it() {
+    for (away, is_lost) in [(30, false), (61, true)] {
+        let mut bench = Bench::open(1);
+        let once = NewRequest { is_at_most_once: true, ..request(0) };
+        bench.event(ClientEvent::Submit(once));
+        bench.event(ClientEvent::Submit(request(1)));
+        bench.event(ClientEvent::SocketLost(LINK));
+        bench.effects();
+        (0..away).for_each(|_| bench.sleep(SECOND));
+        bench.greet(LINK, 1);
+        let effects = bench.effects();
+        let lost = Effect::Resolve(RequestId(1), 0, End::Local(LocalEnd::Lost));
+        assert_eq!(effects.contains(&lost), is_lost, "{away} s away: {effects:?}");
+        bench.outbox.effects = effects;
+        let again = bench.submits().iter().filter(|submit| submit.0 == 1).count();
+        assert_eq!(again, usize::from(!is_lost));
+    }
+}
+
+#[test]
 fn what_a_broker_that_stays_away_held_goes_to_another_and_the_first_end_wins() {
     let mut bench = Bench::open(2);
     let (a, b) = (LinkId(0), LinkId(1));

@@ -207,6 +207,7 @@ impl Fake {
                 window_bytes: 0,
                 payload_bytes_max: 1,
                 header_bytes_max: 1,
+                kept_ns: 60_000_000_000,
             }),
         );
     }
