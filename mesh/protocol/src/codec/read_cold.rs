@@ -84,7 +84,7 @@ pub(super) fn from_broker<'a>(
     fields: usize,
 ) -> Read<(FromBroker<'a>, Cursor<'a>)> {
     let (name, needed) = match op {
-        op::WELCOME => ("WELCOME", 10),
+        op::WELCOME => ("WELCOME", 11),
         op::REFUSED => ("REFUSED", 2),
         op::NO_SESSION => ("NO_SESSION", 0),
         op::HEARTBEAT => ("HEARTBEAT", 2),

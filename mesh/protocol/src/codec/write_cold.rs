@@ -155,7 +155,7 @@ fn write_hello(out: &mut Vec<u8>, c: &Hello<'_>) {
 }
 
 fn write_welcome(out: &mut Vec<u8>, c: &Welcome) {
-    begin(out, 10, op::WELCOME);
+    begin(out, 11, op::WELCOME);
     put_uint(out, c.version.into());
     put_uint(out, c.nonce);
     put_uint(out, c.epoch.0.into());
