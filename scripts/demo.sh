@@ -149,6 +149,6 @@ run_job
 if [ "$namespaces" ]; then try_strangers; fi
 
 say "what the cores carry: 64-byte echo, saturated"
-mesh=()
+mesh=(--workers "$(nproc)")
 if [ "$namespaces" ]; then mesh=(--broker "$frontend" "${desk_keys[@]}" --broker-pid "$broker" --worker-pids "$worker"); fi
-"${at_desk[@]}" pinmesh-bench throughput --workers "$(nproc)" --payload 64 --window 1000 --duration 3s "${mesh[@]}"
+"${at_desk[@]}" pinmesh-bench throughput --payload 64 --window 1000 --duration 3s "${mesh[@]}"
