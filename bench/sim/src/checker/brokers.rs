@@ -1,0 +1,365 @@
+//! What brokers take and say: the ledger, windows and budgets, fences, one outcome for each task.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pinmesh_core::{Broker, Conn, CoreConfig, Counts, Event, Ledger};
+use pinmesh_protocol::command::ToBroker;
+use pinmesh_protocol::id::{AttemptId, Dispatch, Epoch, TaskId};
+use pinmesh_protocol::status::{LossKind, Status};
+
+use super::Checker;
+use crate::counters::{Count, Counters};
+use crate::net::Owner;
+use crate::record::{Body, Effect, Said, Sent};
+use crate::shell::Shell;
+use crate::task::{Key, Output, client_of};
+use crate::worker::WorkerId;
+use crate::world::World;
+
+/// The machine looks at itself after every so many events: that takes time linear in what it holds.
+const LOOK_EVERY: u64 = 16;
+/// Bytes that the mesh's own words on a task's end have at most.
+const TEXT_BYTES_MAX: u64 = 160;
+
+/// The latest sending of a task.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SentSeen {
+    pub(super) dispatch: Dispatch,
+    key: Key,
+    to: Option<WorkerId>,
+    max_runtime: u64,
+}
+
+/// One life of a broker.
+#[derive(Debug)]
+pub(super) struct LifeSeen {
+    pub(super) epoch: Epoch,
+    index: usize,
+    config: CoreConfig,
+    pub(super) sent: BTreeMap<TaskId, SentSeen>,
+    /// Tasks that came in and whose client has not been told of an end.
+    open: BTreeSet<Key>,
+    told: BTreeMap<Key, (Status, Option<u64>)>,
+    dones: BTreeSet<AttemptId>,
+    /// When each worker without a supervisor was last heard, on the broker's clock.
+    heard: BTreeMap<WorkerId, u64>,
+}
+
+/// What was so before an event.
+#[derive(Clone, Debug)]
+pub struct Before {
+    ledger: (u64, u64),
+    /// Only for what time does.
+    counts: Option<Counts>,
+    submitted: Option<(Conn, pinmesh_protocol::id::RequestId)>,
+}
+
+impl Checker {
+    /// A broker's process starts.
+    pub fn on_broker_start(&mut self, index: usize, epoch: Epoch, config: &CoreConfig) {
+        self.current.insert(index, epoch);
+        self.lives.insert(
+            epoch,
+            LifeSeen {
+                epoch,
+                index,
+                config: config.clone(),
+                sent: BTreeMap::new(),
+                open: BTreeSet::new(),
+                told: BTreeMap::new(),
+                dones: BTreeSet::new(),
+                heard: BTreeMap::new(),
+            },
+        );
+    }
+
+    /// A broker's process is gone, or the run is over.
+    pub fn on_broker_end(&mut self, core: &Broker<Body>, epoch: Epoch, counters: &mut Counters) {
+        self.look(core, epoch);
+        self.current.retain(|_, current| *current != epoch);
+        self.lives.remove(&epoch);
+        let ledger: &Ledger = core.ledger();
+        for (count, many) in [
+            (Count::Busy, ledger.busy),
+            (Count::Refused, ledger.refused),
+            (Count::Joined, ledger.joined),
+            (Count::Ignored, ledger.ignored),
+            (Count::Stale, ledger.stale),
+            (Count::Ok, ledger.ok),
+            (Count::Failed, ledger.failed),
+            (Count::TimedOut, ledger.timed_out),
+            (Count::Crashed, ledger.crashed),
+            (Count::Cancelled, ledger.cancelled),
+            (Count::Lost, ledger.lost),
+            (Count::NoService, ledger.no_service),
+            (Count::Requeued, ledger.requeued),
+            (Count::StaleEnd, ledger.stale_ends),
+            (Count::ForeignEnd, ledger.foreign_ends),
+            (Count::Malformed, ledger.malformed),
+            (Count::NoSession, ledger.no_session),
+        ] {
+            counters.add_many(count, many);
+        }
+    }
+
+    /// The machine's own cross-check.
+    fn look(&mut self, core: &Broker<Body>, epoch: Epoch) {
+        for violation in core.violations() {
+            self.fail(format!("epoch {epoch}: {violation}"));
+        }
+    }
+
+    /// The same, for every broker at once: after faults and at the end.
+    pub fn look_at(&mut self, core: &Broker<Body>, epoch: Epoch) {
+        self.look(core, epoch);
+    }
+
+    /// Before an event.
+    pub fn before_core(&mut self, core: &Broker<Body>, event: &Event<'_, Body>) -> Before {
+        let ledger = core.ledger();
+        let submitted = match event {
+            Event::Submit(conn, submit) => Some((*conn, submit.request_id)),
+            _ => None,
+        };
+        let counts = matches!(event, Event::Tick).then(|| core.counts());
+        Before { ledger: (ledger.accepted, ledger.ended()), counts, submitted }
+    }
+
+    /// After it.
+    pub fn after_core(
+        &mut self,
+        world: &mut World,
+        (epoch, local): (Epoch, u64),
+        before: &Before,
+        (core, shell): (&Broker<Body>, &Shell),
+        effects: &[Effect],
+    ) {
+        let ledger = core.ledger();
+        if !ledger.is_balanced() {
+            self.fail(format!("epoch {epoch}: the ledger does not add up: {ledger:?}"));
+        }
+        let (accepted, ended) = before.ledger;
+        if ledger.accepted < accepted || ledger.ended() < ended {
+            self.fail(format!("epoch {epoch}: the ledger went back: {ledger:?}"));
+        }
+        if let Some((conn, request)) = before.submitted
+            && ledger.accepted > accepted
+            && let Some(Owner::Client(number)) = shell.owner(conn)
+            && let Some(life) = self.lives.get_mut(&epoch)
+        {
+            let key = Key { client: number as u32, request };
+            life.open.insert(key);
+            life.told.remove(&key);
+        }
+        if let Some(counts) = before.counts {
+            self.count_tick(world, epoch, counts, core.counts());
+        }
+        for effect in effects {
+            self.on_effect(world, (epoch, local), shell, effect);
+        }
+        self.events += 1;
+        if self.events.is_multiple_of(LOOK_EVERY) {
+            self.look(core, epoch);
+        }
+    }
+
+    fn count_tick(&mut self, world: &mut World, epoch: Epoch, before: Counts, after: Counts) {
+        if after.hosts < before.hosts {
+            world.counters.add_many(Count::HostGone, before.hosts - after.hosts);
+        }
+        if after.clients < before.clients {
+            world.counters.add_many(Count::ClientDropped, before.clients - after.clients);
+        }
+        let Some(life) = self.lives.get(&epoch) else { return };
+        let most = life.config.memory_bytes_max + after.tasks * TEXT_BYTES_MAX;
+        if after.bytes > most {
+            self.fail(format!("epoch {epoch}: {} bytes held, {most} allowed", after.bytes));
+        }
+    }
+
+    fn on_effect(
+        &mut self,
+        world: &mut World,
+        (epoch, local): (Epoch, u64),
+        shell: &Shell,
+        effect: &Effect,
+    ) {
+        match effect {
+            Effect::Task { to, head, .. } => {
+                let key = Key { client: client_of(head.client_id), request: head.request_id };
+                let attempt = AttemptId { epoch, task: head.task, dispatch: head.dispatch };
+                let to = match shell.owner(*to) {
+                    Some(Owner::Worker(id)) => Some(id),
+                    _ => None,
+                };
+                self.attempts.insert(attempt, key);
+                let max_runtime = head.max_runtime_ns;
+                let sent = SentSeen { dispatch: head.dispatch, key, to, max_runtime };
+                self.on_sent(epoch, local, head.task, sent);
+            }
+            Effect::Result { to, head, said } => {
+                if let Some(Owner::Client(number)) = shell.owner(*to) {
+                    let key = Key { client: number as u32, request: head.request_id };
+                    self.on_told(world, epoch, key, (head.status, said));
+                }
+            }
+            Effect::Send { command: Sent::Cancel(cancel), .. } => {
+                let count = if cancel.is_hard { Count::CancelHard } else { Count::CancelSoft };
+                world.counters.add(count);
+            }
+            Effect::Send { to, command: Sent::Refused(code) } => {
+                let owner = shell.owner(*to);
+                if owner != Some(Owner::Rogue) && !self.may_be_refused() {
+                    self.fail(format!("epoch {epoch}: {owner:?} is refused: {code}"));
+                }
+            }
+            Effect::Send { .. } | Effect::Close(_) | Effect::Stages(_) => {}
+        }
+    }
+
+    fn on_sent(&mut self, epoch: Epoch, local: u64, task: TaskId, sent: SentSeen) {
+        let Some(life) = self.lives.get_mut(&epoch) else { return };
+        let Some(earlier) = life.sent.insert(task, sent) else { return };
+        if earlier.dispatch >= sent.dispatch || earlier.key != sent.key {
+            return self.fail(format!("epoch {epoch}: {sent:?} was sent after {earlier:?}"));
+        }
+        let Some(worker) = earlier.to else { return };
+        if self.workers.get(&worker).is_some_and(Option::is_none) {
+            let silent = local - life.heard.get(&worker).copied().unwrap_or(0);
+            if silent >= earlier.max_runtime + life.config.grace.0 {
+                self.given_up.insert(AttemptId { epoch, task, dispatch: earlier.dispatch });
+            }
+        }
+    }
+
+    fn on_told(
+        &mut self,
+        world: &mut World,
+        epoch: Epoch,
+        key: Key,
+        (status, said): (Status, &Said),
+    ) {
+        if matches!(status, Status::Busy | Status::Refused) {
+            return;
+        }
+        let output = match said {
+            Said::Handler(bytes) => Output::from_payload(bytes),
+            Said::Text(text) => {
+                if status == Status::Expired {
+                    let is_pending = text.contains("before a worker was free");
+                    world.counters.add(match is_pending {
+                        true => Count::ExpiredPending,
+                        false => Count::ExpiredInFlight,
+                    });
+                }
+                None
+            }
+        };
+        let Some(life) = self.lives.get_mut(&epoch) else { return };
+        life.open.remove(&key);
+        let now = (status, output.map(|output| output.token));
+        match life.told.insert(key, now) {
+            Some(before) if before != now => {
+                self.fail(format!("{key}: epoch {epoch} says {now:?} after {before:?}"));
+            }
+            Some(_) => world.counters.add(Count::ResultAgain),
+            None => self.check_fence(epoch, key, output),
+        }
+    }
+
+    /// The end of an attempt counts only while none was sent after it.
+    fn check_fence(&mut self, epoch: Epoch, key: Key, output: Option<Output>) {
+        let Some(output) = output else { return };
+        let Some((of, attempt, _)) = self.outputs.get(&output.token).copied() else {
+            return self.fail(format!("{key}: epoch {epoch} answers what no handler returned"));
+        };
+        let latest = self.sent(epoch, attempt.task).map(|sent| sent.dispatch);
+        if of != key || attempt.epoch != epoch || latest != Some(attempt.dispatch) {
+            self.fail(format!(
+                "{key}: epoch {epoch} takes the end of {attempt}, latest dispatch {latest:?}"
+            ));
+        }
+    }
+
+    /// A peer's command is about to be taken.
+    pub fn on_command(
+        &mut self,
+        world: &mut World,
+        (epoch, local): (Epoch, u64),
+        owner: Owner,
+        command: &ToBroker<'_>,
+    ) {
+        if owner == Owner::Rogue {
+            return;
+        }
+        if let (Owner::Worker(id), Some(life)) = (owner, self.lives.get_mut(&epoch)) {
+            life.heard.insert(id, local);
+        }
+        match command {
+            ToBroker::Refused(refused) => {
+                self.fail(format!("{} refuses a broker: {refused:?}", self.owner_name(owner)));
+            }
+            ToBroker::Done(done) => {
+                let life = self.lives.get_mut(&epoch);
+                if life.is_some_and(|life| !life.dones.insert(done.attempt)) {
+                    world.counters.add(Count::DoneAgain);
+                }
+            }
+            ToBroker::Return(_) => world.counters.add(Count::Returned),
+            ToBroker::Recalled(_) => world.counters.add(Count::Recalled),
+            ToBroker::Ready(ready) => {
+                world.counters.add_many(Count::ReadyHeld, ready.held.len() as u64);
+                let foreign = ready.held.iter().filter(|held| held.attempt.epoch != epoch);
+                world.counters.add_many(Count::ReadyForeign, foreign.count() as u64);
+            }
+            ToBroker::Lost(lost) => {
+                let Owner::Supervisor(host) = owner else { return };
+                let life = self.host_lives.get(&host).copied().unwrap_or(0) << 32;
+                let seen = (host, lost.slot, lost.incarnation, life | u64::from(epoch.0));
+                if !self.lost_seen.insert(seen) {
+                    world.counters.add(Count::LostAgain);
+                }
+                count_lost(world, lost);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether an honest peer may be refused: a command that waited in the socket of a peer that
+    /// was cut off came before its HELLO.
+    pub const fn may_be_refused(&self) -> bool {
+        false
+    }
+
+    /// Tasks of living clients that came in at a broker that is up and whose end was never told.
+    pub fn vanished(&self) -> Vec<(usize, Key)> {
+        let lives = self.lives.values();
+        let open = lives.flat_map(|life| life.open.iter().map(|key| (life.index, *key)));
+        open.filter(|(_, key)| {
+            let is_resolved = self.requests.get(key).is_none_or(|asked| asked.is_resolved);
+            !is_resolved && !self.dead_clients.contains(&key.client)
+        })
+        .collect()
+    }
+
+    /// Whether the attempt is the latest of its task and in a handler.
+    pub fn is_open_run(&self, attempt: AttemptId) -> bool {
+        self.key_of(attempt).is_some_and(|key| self.is_running(key, attempt))
+    }
+}
+
+fn count_lost(world: &mut World, lost: &pinmesh_protocol::command::Lost) {
+    if !lost.started.is_empty() {
+        world.counters.add(Count::LostStarted);
+    }
+    let count = match lost.cause {
+        LossKind::Exited | LossKind::Signalled if lost.running.is_some() => Count::CrashCharged,
+        LossKind::MaxRuntime => Count::LostMaxRuntime,
+        LossKind::Stalled => Count::LostStalled,
+        LossKind::LeaseEnded => Count::LostLeaseEnded,
+        LossKind::Cancelled => Count::LostCancelled,
+        LossKind::Shutdown => Count::LostShutdown,
+        LossKind::Exited | LossKind::Signalled | LossKind::Unknown => return,
+    };
+    world.counters.add(count);
+}

@@ -1,0 +1,174 @@
+//! Every request ends exactly once, in a way that what was asked and what was done allow.
+
+use pinmesh_protocol::command::{Payload, TaskResult};
+use pinmesh_protocol::id::Submission;
+use pinmesh_protocol::status::Status;
+use pinmesh_session::client::{LocalEnd, Outcome};
+
+use super::Checker;
+use crate::counters::Count;
+use crate::task::{Act, Key, Output};
+use crate::world::World;
+
+/// What is known of a request.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// What its handler does.
+    pub act: Act,
+    /// It may run at most once.
+    pub is_at_most_once: bool,
+    /// It has a deadline.
+    pub has_deadline: bool,
+    /// Its options cannot be read.
+    pub has_bad_options: bool,
+    /// BUSY ends it.
+    pub shows_busy: bool,
+    /// Its caller has cancelled it.
+    pub is_cancelled: bool,
+    /// It has ended.
+    pub is_resolved: bool,
+    /// Times that a handler was entered for it.
+    pub starts: u32,
+    /// Its worker was killed for its max runtime.
+    pub overruns: u32,
+    /// The latest submission, and where it went.
+    pub submission: Submission,
+    /// Where it was sent.
+    pub broker: usize,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self {
+            act: Act::Ok,
+            is_at_most_once: false,
+            has_deadline: false,
+            has_bad_options: false,
+            shows_busy: false,
+            is_cancelled: false,
+            is_resolved: false,
+            starts: 0,
+            overruns: 0,
+            submission: Submission(0),
+            broker: 0,
+        }
+    }
+}
+
+impl Checker {
+    /// A caller hands a request in.
+    pub fn on_asked(&mut self, world: &mut World, key: Key, asked: Asked) {
+        world.counters.add(Count::Requests);
+        if self.requests.insert(key, asked).is_some() {
+            self.fail(format!("{key}: a request id is used twice"));
+        }
+    }
+
+    /// A client sends a submission.
+    pub fn on_submit(
+        &mut self,
+        world: &mut World,
+        key: Key,
+        broker: usize,
+        submission: Submission,
+    ) {
+        let Some(asked) = self.requests.get_mut(&key) else { return };
+        let (before, earlier) = (asked.submission, asked.broker);
+        asked.submission = submission;
+        asked.broker = broker;
+        if submission.0 > 1 && submission > before {
+            world.counters.add(Count::Resubmitted);
+        }
+        if submission < before {
+            self.fail(format!("{key}: submission {submission} after {before}"));
+        } else if submission == before && broker != earlier {
+            self.fail(format!("{key}: submission {submission} goes to two brokers"));
+        }
+    }
+
+    /// A caller wants it no longer.
+    pub fn on_cancelled(&mut self, key: Key) {
+        if let Some(asked) = self.requests.get_mut(&key) {
+            asked.is_cancelled = true;
+        }
+    }
+
+    /// A request ends at its client.
+    pub fn on_resolved(&mut self, world: &mut World, key: Key, outcome: &Outcome<'_>) {
+        let Some(asked) = self.requests.get_mut(&key) else {
+            return self.fail(format!("{key} ends and was never asked for"));
+        };
+        if std::mem::replace(&mut asked.is_resolved, true) {
+            return self.fail(format!("{key} ends twice, now {outcome:?}"));
+        }
+        let asked = asked.clone();
+        let objection = match outcome {
+            Outcome::Result(result) => self.objection_to_result(key, &asked, result),
+            Outcome::Local(end) => {
+                let (is_allowed, count) = match end {
+                    LocalEnd::Expired => (asked.has_deadline, Some(Count::LocalExpired)),
+                    LocalEnd::Cancelled => (asked.is_cancelled, Some(Count::LocalCancelled)),
+                    LocalEnd::Lost => (asked.is_at_most_once, Some(Count::LocalLost)),
+                    LocalEnd::Closed => (true, None),
+                    LocalEnd::Full
+                    | LocalEnd::PayloadTooLarge { .. }
+                    | LocalEnd::HeaderTooLarge { .. } => (false, None),
+                };
+                if let Some(count) = count {
+                    world.counters.add(count);
+                }
+                (!is_allowed).then_some("nobody asked for that")
+            }
+        };
+        if let Some(objection) = objection {
+            self.fail(format!("{key} ends {outcome:?}: {objection}; {asked:?}"));
+        }
+    }
+
+    fn objection_to_result(
+        &self,
+        key: Key,
+        asked: &Asked,
+        result: &TaskResult<'_>,
+    ) -> Option<&'static str> {
+        let output = match result.payload {
+            Payload::Inline(bytes) => Output::from_payload(bytes),
+            Payload::Frames(_) => None,
+        };
+        if let Some(output) = output.filter(|_| result.stages.is_some()) {
+            let Some((of, _, status)) = self.outputs.get(&output.token) else {
+                return Some("no handler returned that");
+            };
+            if *of != key || output.key != key {
+                return Some("it is somebody else's");
+            }
+            if Status::from(*status) != result.status {
+                return Some("the handler ended otherwise");
+            }
+        }
+        let has_output = output.is_some() && result.stages.is_some();
+        let is_allowed = match result.status {
+            Status::Ok | Status::Failed => has_output,
+            Status::Expired => asked.has_deadline,
+            Status::TimedOut => asked.overruns > 0,
+            Status::Crashed => result.tries > 0,
+            Status::Cancelled => asked.is_cancelled || (has_output && self.has_drained_hosts),
+            Status::Busy => asked.shows_busy || asked.is_cancelled || asked.has_deadline,
+            Status::NoService => true,
+            Status::Refused => asked.has_bad_options,
+            Status::Lost => asked.is_at_most_once,
+        };
+        if result.submission > asked.submission {
+            return Some("a submission that was never sent");
+        }
+        (!is_allowed).then_some("nothing that was done or asked allows that")
+    }
+
+    /// Requests of living clients that have not ended.
+    pub fn unresolved(&self) -> Vec<Key> {
+        let open = self.requests.iter().filter(|(key, asked)| {
+            !asked.is_resolved && !self.dead_clients.contains(&key.client)
+        });
+        open.map(|(key, _)| *key).collect()
+    }
+}

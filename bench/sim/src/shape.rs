@@ -1,0 +1,224 @@
+//! What a seed's fleet is like: how many of whom, their limits, what is asked of them, and how often
+//! what goes wrong. Some seeds are calm in some way, so that what follows from one fault is not
+//! always hidden behind another.
+
+use std::sync::Arc;
+
+use pinmesh_core::{CoreConfig, Span};
+use pinmesh_protocol::TaskOptions;
+use pinmesh_protocol::id::Priority;
+use pinmesh_session::supervision::{Config, GraceSignal};
+
+use crate::client::Ask;
+use crate::clock::{MS, S, US};
+use crate::counters::{Class, Count};
+use crate::random::Random;
+use crate::task::{Act, Key, PAYLOAD_MIN, Plan};
+use crate::worker::WorkerShape;
+
+/// Names of the services.
+pub const SERVICES: [&str; 3] = ["red", "green", "blue"];
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Brokers.
+    pub brokers: usize,
+    /// Hosts, and workers of each.
+    pub hosts: Vec<usize>,
+    /// Workers without a supervisor.
+    pub loners: usize,
+    /// Clients at a time.
+    pub clients: usize,
+    /// Limits of the brokers.
+    pub core: CoreConfig,
+    /// Window of a worker for each broker.
+    pub window: (u32, u64),
+    /// Buckets and ways of the refusal tables.
+    pub refusals: (usize, usize),
+    /// Patience of the supervisors, nanoseconds.
+    pub supervisor: Patience,
+    /// Latency one way: least, and added at most.
+    pub latency: (u64, u64),
+    /// Mean time between what a client's caller does, nanoseconds.
+    pub pace: u64,
+    /// Requests handed in at once, at most.
+    pub burst: u64,
+    /// The longest that a well-behaved handler takes, nanoseconds.
+    pub duration_max: u64,
+    /// The longest payload.
+    pub payload_max: u64,
+    /// Handlers that misbehave, in a thousand.
+    pub misbehave: u64,
+    /// Faults and the mean time between two of each, nanoseconds.
+    pub faults: Vec<(Count, u64)>,
+}
+
+/// Of a supervisor.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    stall_max: u64,
+    drain: u64,
+    grace: u64,
+    watch_busy: u64,
+    restart_max: u64,
+    warns: bool,
+}
+
+impl Patience {
+    fn draw(random: &mut Random) -> Self {
+        Self {
+            stall_max: random.scale(S, 4 * S),
+            drain: random.scale(200 * MS, 4 * S),
+            grace: random.scale(100 * MS, S),
+            watch_busy: random.scale(10 * MS, 100 * MS),
+            restart_max: random.scale(200 * MS, 3 * S),
+            warns: random.one_in(3),
+        }
+    }
+
+    /// Sets what is not as by default.
+    pub fn apply(&self, config: &mut Config) {
+        config.stall_max_ns = self.stall_max;
+        config.drain_ns = self.drain;
+        config.grace_ns = self.grace;
+        config.watch_busy_ns = self.watch_busy;
+        config.watch_idle_ns = 5 * self.watch_busy;
+        config.restart_max_ns = self.restart_max;
+        config.restart_min_ns = 50 * MS;
+        config.healthy_ns = 2 * S;
+        let grace = GraceSignal { signal: 15, grace_ns: self.grace / 2 };
+        config.overrun_signal = self.warns.then_some(grace);
+    }
+}
+
+impl Shape {
+    /// The fleet of a seed.
+    pub fn draw(random: &mut Random, has_faults: bool) -> Self {
+        let brokers = if random.percent(40) { 2 } else { 1 };
+        let mut hosts: Vec<usize> = (0..random.below(4)).map(|_| 0).collect();
+        hosts.fill_with(|| random.between(1, 3) as usize);
+        let loners = random.below(3) as usize;
+        if hosts.is_empty() && loners == 0 {
+            hosts.push(2);
+        }
+        let core = draw_core(random);
+        let faults = if has_faults { draw_faults(random, &core) } else { Vec::new() };
+        let latency = random.scale(20 * US, 5 * MS);
+        Self {
+            brokers,
+            hosts,
+            loners,
+            clients: random.between(1, 4) as usize,
+            window: (random.between(1, 16) as u32, random.scale(200, 40_000)),
+            refusals: if random.one_in(4) { (1, 1) } else { (256, 8) },
+            supervisor: Patience::draw(random),
+            latency: (latency, latency * random.below(4)),
+            pace: random.scale(3 * MS, 400 * MS),
+            burst: random.scale(1, 12),
+            duration_max: random.scale(100 * US, 2 * S),
+            payload_max: random.scale(PAYLOAD_MIN as u64 + 1, 4_000),
+            misbehave: if random.one_in(4) { 0 } else { random.scale(1, 60) },
+            faults,
+            core,
+        }
+    }
+
+    /// What the workers of a host, or one without, are started with.
+    pub fn worker(&self, place: usize) -> WorkerShape {
+        // The first of each kind serves everything, so that something is always served by somebody.
+        let services = SERVICES.iter().enumerate().filter(|(at, _)| place == 0 || *at != place % 3);
+        WorkerShape {
+            brokers: self.brokers,
+            services: services.map(|(_, name)| (*name).into()).collect(),
+            window: self.window,
+            refusals: self.refusals,
+        }
+    }
+
+    /// A request.
+    pub fn ask(&self, random: &mut Random) -> Ask {
+        let misbehaves = random.below(1000) < self.misbehave;
+        let act = match random.below(6) {
+            0 if misbehaves => Act::Poison,
+            1 | 2 if misbehaves => Act::CrashOnce,
+            3 if misbehaves => Act::Hang,
+            _ if misbehaves => Act::Wait,
+            0 if random.one_in(3) => Act::Fail,
+            _ => Act::Ok,
+        };
+        let is_at_most_once = random.one_in(8);
+        let options = TaskOptions {
+            at_most_once: is_at_most_once,
+            accepted: random.one_in(6),
+            max_runtime_ns: random.one_in(8).then(|| random.scale(5 * MS, 2 * S)),
+            tries_max: random.one_in(8).then(|| random.between(1, 3) as u32),
+        };
+        let has_bad_options = !is_at_most_once && random.one_in(200);
+        let encoded = match (has_bad_options, options.is_default()) {
+            (true, _) => Some(Arc::from([0x81, 0xa1, b'x', 1])),
+            (false, true) => None,
+            (false, false) => Some(options.encode().into()),
+        };
+        Ask {
+            plan: Plan {
+                key: Key::default(),
+                act,
+                duration: random.scale(US, self.duration_max),
+                is_obedient: random.one_in(2),
+            },
+            len: random.scale(PAYLOAD_MIN as u64, self.payload_max) as usize,
+            service: random.below(SERVICES.len() as u64) as u32,
+            priority: Priority::new(random.between(1, 10) as u8).unwrap_or_default(),
+            deadline_ns: random.one_in(6).then(|| random.scale(500 * US, 8 * S)),
+            options: encoded,
+            is_at_most_once,
+            has_bad_options,
+            shows_busy: random.one_in(10),
+        }
+    }
+}
+
+fn draw_core(random: &mut Random) -> CoreConfig {
+    let heartbeat = random.scale(150 * MS, S);
+    CoreConfig {
+        heartbeat: Span(heartbeat),
+        lease: Span(heartbeat * random.between(4, 10)),
+        grace: Span(random.scale(400 * MS, 2 * S)),
+        service_wait: Span(random.scale(S, 8 * S)),
+        client_kept: Span(random.scale(4 * S, 20 * S)),
+        max_runtime: Span(random.scale(500 * MS, 4 * S)),
+        crashes_max: random.between(1, 3) as u32,
+        client_window_tasks: random.scale(3, 60) as u32,
+        client_window_bytes: random.scale(1_000, 100_000),
+        worker_window_tasks: random.scale(1, 32) as u32,
+        worker_window_bytes: random.scale(500, 50_000),
+        memory_bytes_max: random.scale(10_000, 400_000),
+        sessions_max: 500,
+        services_max: 16,
+        retry_after: Span(random.scale(5 * MS, 300 * MS)),
+        ..CoreConfig::default()
+    }
+}
+
+fn draw_faults(random: &mut Random, core: &CoreConfig) -> Vec<(Count, u64)> {
+    let is_quiet = random.one_in(10);
+    let mut faults = Vec::new();
+    for fault in Count::ALL.iter().filter(|count| count.class() == Class::Fault) {
+        let is_wanted = random.one_in(if is_quiet { 8 } else { 2 });
+        let mean = match fault {
+            Count::Cut | Count::Stall | Count::Full | Count::WorkerKill => {
+                random.scale(300 * MS, 20 * S)
+            }
+            Count::Rogue => random.scale(100 * MS, 5 * S),
+            // At most one within the time that its grace allows for.
+            Count::BrokerJump => 2 * core.host_requeue().0 + random.scale(S, 20 * S),
+            Count::BrokerKill | Count::BrokerDrain => random.scale(3 * S, 60 * S),
+            _ => random.scale(S, 40 * S),
+        };
+        if is_wanted {
+            faults.push((*fault, mean));
+        }
+    }
+    faults
+}
