@@ -376,6 +376,8 @@ fn log_to_stderr() {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    // It would complain of a broken standard error there, panic over that, and take the host down.
+    let log = log.log_internal_errors(false);
     // A program that has set up a log of its own keeps it.
     let _ = log.with_writer(std::io::stderr).with_ansi(is_terminal).try_init();
 }
@@ -394,6 +396,21 @@ mod tests {
         };
         assert_eq!(log_path(Path::new("/tmp/w.hlog"), &identity), Path::new("/tmp/w.3-2.hlog"));
         assert_eq!(log_path(Path::new("w"), &identity), Path::new("w.3-2"));
+    }
+
+    #[test]
+    fn a_log_whose_reader_is_gone_does_not_end_the_process() {
+        const IS_CHILD: &str = "PINMESH_TEST_LOGS";
+        if std::env::var_os(IS_CHILD).is_some() {
+            log_to_stderr();
+            return tracing::error!("nobody reads this");
+        }
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut child = std::process::Command::new("/proc/self/exe");
+        let this = "worker::tests::a_log_whose_reader_is_gone_does_not_end_the_process";
+        child.args(["--exact", this, "--nocapture"]).env(IS_CHILD, "1").stderr(writer);
+        assert!(child.stdout(std::process::Stdio::null()).status().unwrap().success());
     }
 
     #[test]
