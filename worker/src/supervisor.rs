@@ -20,6 +20,7 @@ use pinmesh_protocol::status::RefusedCode;
 use pinmesh_session::slots::BrokerIndex;
 use pinmesh_session::supervision::{Config, Event, GraceSignal, Supervision};
 use pinmesh_transport::{Endpoint, Message, PeerKeys, SocketOptions, TransportError};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::clock::now;
 use crate::error::PageError;
@@ -29,6 +30,12 @@ use shell::Shell;
 
 /// Messages that are read from one broker before the others have their turn.
 const MESSAGES_MAX: usize = 64;
+/// Descriptors that a worker costs its supervisor: its page and its pidfd.
+const WORKER_DESCRIPTORS: usize = 2;
+/// Descriptors of the socket to one broker, generously.
+const BROKER_DESCRIPTORS: usize = 16;
+/// Descriptors of everything else, and those that starting a process takes for a moment.
+const OTHER_DESCRIPTORS: usize = 64;
 /// How long a full queue towards a broker is left alone.
 const FULL_PAUSE: Duration = Duration::from_millis(10);
 
@@ -188,6 +195,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 /// The configuration is out of range, or the system refuses what a supervisor cannot do without.
 pub fn run(config: &SupervisorConfig) -> Result<(), SupervisorError> {
     let endpoints = config.check()?;
+    raise_descriptor_limit(config)?;
     let host = random_host()?;
     let spawner = Spawner::of_this_program(host);
     let mut shell = Shell::new(config, endpoints, spawner)?;
@@ -213,6 +221,24 @@ pub fn run(config: &SupervisorConfig) -> Result<(), SupervisorError> {
     }
     shell.flush()?;
     Ok(())
+}
+
+/// Asks for as many open files as the workers need, and no more: they inherit the limit.
+fn raise_descriptor_limit(config: &SupervisorConfig) -> Result<(), SupervisorError> {
+    let needed = (WORKER_DESCRIPTORS * config.cpus.len()
+        + BROKER_DESCRIPTORS * config.backends.len()
+        + OTHER_DESCRIPTORS) as u64;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    limit.current = Some(needed);
+    setrlimit(Resource::Nofile, limit).map_err(|_| SupervisorError::Config {
+        flag: "--workers",
+        value: config.cpus.len().to_string(),
+        remedy: "more than the limit of open files (ulimit -Hn) allows: raise it (LimitNOFILE), or \
+                 start fewer",
+    })
 }
 
 fn random_host() -> Result<PeerId, SupervisorError> {

@@ -59,12 +59,16 @@ struct Broker {
 
 impl Broker {
     fn start(workers: usize, runs_ms: Option<u64>) -> Self {
+        Self::start_by(Command::new("/proc/self/exe"), workers, runs_ms)
+    }
+
+    /// With a supervisor that `command` starts, given this program's arguments.
+    fn start_by(mut command: Command, workers: usize, runs_ms: Option<u64>) -> Self {
         let context = Context::new(&ContextOptions::default()).unwrap();
         let endpoint = "tcp://127.0.0.1:0".parse().unwrap();
         let mut router = Router::bind(&context, &endpoint, &SocketOptions::default()).unwrap();
         let mut poller = Poller::new().unwrap();
         poller.register(&mut router, Token(0)).unwrap();
-        let mut command = Command::new("/proc/self/exe");
         command.args(STAGE).env_remove(WORKER_VARIABLE).stdin(Stdio::null());
         command.env(BACKEND, format!("{workers} {}", router.endpoint()));
         if let Some(runs_ms) = runs_ms {
@@ -254,6 +258,15 @@ fn a_host_comes_up_and_leaves_when_it_is_told_to() {
     broker.signal(Signal::TERM);
     broker.until(|said| matches!(said, Said::Goodbye).then_some(()));
     assert_eq!(broker.until_exit(), Some(0));
+}
+
+#[test]
+fn a_host_has_more_workers_than_the_soft_limit_of_open_files_allows() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"ulimit -Sn 48 && exec "$0" "$@""#]);
+    shell.arg(std::env::current_exe().unwrap());
+    let mut broker = Broker::start_by(shell, 24, None);
+    assert_eq!(broker.until_ready(), "pinmesh-worker ready workers=24 cpus=none");
 }
 
 #[test]
