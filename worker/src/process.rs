@@ -205,11 +205,12 @@ impl Spawner {
     }
 
     fn start(&self, command: &mut Command) -> Result<Process, ProcessError> {
-        let child = command.spawn().map_err(|source| self.failed(source))?;
+        let mut child = command.spawn().map_err(|source| self.failed(source))?;
         let pid = Pid::from_child(&child);
         // Nobody else reaps, so that the number cannot be another process's by now.
         let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK).inspect_err(|_| {
             let _ = kill_process_group(pid, Signal::KILL);
+            let _ = child.wait();
         });
         Ok(Process { pid, pidfd: pidfd.map_err(system("pidfd_open"))? })
     }
