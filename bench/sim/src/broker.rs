@@ -12,11 +12,10 @@ use crate::checker::Checker;
 use crate::clock::{US, Wake};
 use crate::counters::Count;
 use crate::net::Arrival;
-use crate::oracle::Oracle;
+use crate::random::mix;
 use crate::record::{Body, Effect, Recorder};
 use crate::shell::{Notice, Shell};
 use crate::story;
-use crate::random::mix;
 use crate::world::{Alarm, World};
 
 /// What a task with options that cannot be read is told.
@@ -27,7 +26,6 @@ pub struct Life {
     /// The machine.
     pub core: Broker<Body>,
     shell: Shell,
-    oracle: Oracle,
     /// Compared for equality only.
     pub epoch: Epoch,
     effects: Vec<Effect>,
@@ -85,7 +83,6 @@ impl BrokerSim {
         let config = CoreConfig { epoch, ..self.config.clone() };
         checker.on_broker_start(self.index, epoch, &config);
         self.life = Some(Life {
-            oracle: Oracle::new(&config),
             core: Broker::new(config),
             shell: Shell::default(),
             epoch,
@@ -131,14 +128,9 @@ impl BrokerSim {
         let now = self.local(world);
         let Some(life) = &mut self.life else { return };
         life.effects.clear();
-        life.oracle.before(now, &event);
         let before = checker.before_core(&life.core, &event);
         let mut recorder = Recorder { effects: &mut life.effects, next: &mut life.shell };
         life.core.handle(now, event, &mut recorder);
-        if let Err(text) = life.oracle.after(&life.effects, life.core.ledger(), life.core.counts())
-        {
-            checker.fail(format!("oracle of {}: {text}", name(self.index)));
-        }
         let machine = (&life.core, &life.shell);
         checker.after_core(world, (life.epoch, now.0), &before, machine, &life.effects);
         if world.is_told() {
@@ -180,7 +172,8 @@ impl BrokerSim {
                         let from = checker.owner_name(arrival.owner);
                         world.tell(|| format!("{} < {from} {text}", name(self.index)));
                     }
-                    checker.on_command(world, (epoch, local), arrival.owner, &command);
+                    let is_heard = self.has_session(conn) || matches!(command, ToBroker::Hello(_));
+                    checker.on_command(world, (epoch, local), (arrival.owner, is_heard), &command);
                     self.event(world, checker, event(conn, side, command));
                     if !self.has_session(conn) {
                         break None;
@@ -253,10 +246,10 @@ impl BrokerSim {
             self.notices(world, checker);
         }
         let now = self.local(world);
-        if let Some(life) = &self.life {
-            if life.core.next_wakeup().is_some_and(|at| at <= now) {
-                self.event(world, checker, Event::Tick);
-            }
+        if let Some(life) = &self.life
+            && life.core.next_wakeup().is_some_and(|at| at <= now)
+        {
+            self.event(world, checker, Event::Tick);
         }
         self.settle(world, checker);
         self.flush(world, checker);
@@ -321,7 +314,11 @@ pub const fn name(index: usize) -> char {
 }
 
 /// The event that a command is.
-fn event(conn: pinmesh_core::Conn, side: pinmesh_core::Side, command: ToBroker<'_>) -> Event<'_, Body> {
+fn event(
+    conn: pinmesh_core::Conn,
+    side: pinmesh_core::Side,
+    command: ToBroker<'_>,
+) -> Event<'_, Body> {
     match command {
         ToBroker::Done(done) => Event::Done(
             conn,

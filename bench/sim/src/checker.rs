@@ -152,9 +152,5 @@ impl Checker {
 
 fn life_name(epoch: Epoch) -> String {
     let (life, index) = (epoch.0 / 16, epoch.0 as usize % 16);
-    if life > 1 || index > 0 {
-        format!(" of {}{life}", broker::name(index))
-    } else {
-        String::new()
-    }
+    if life > 1 || index > 0 { format!(" of {}{life}", broker::name(index)) } else { String::new() }
 }

@@ -82,7 +82,7 @@ impl Agenda {
     }
 
     /// What comes next.
-    pub fn next(&mut self) -> Option<(u64, Wake)> {
+    pub fn pop(&mut self) -> Option<(u64, Wake)> {
         self.entries.pop().map(|Reverse(entry)| (entry.at, entry.wake))
     }
 

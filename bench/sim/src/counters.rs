@@ -95,7 +95,7 @@ counts! {
     /// LOST: killed because a lease ended.
     LostLeaseEnded Branch "LOST, lease ended",
     /// LOST: killed by a hard cancel.
-    LostCancelled Branch "LOST, cancelled",
+    LostCancelled Info "LOST, cancelled",
     /// LOST: left with its host.
     LostShutdown Branch "LOST, shutdown",
     /// LOST named started attempts beside the running one.
@@ -148,6 +148,8 @@ counts! {
     ClientDropped Branch "lost client dropped",
     /// RESULT BUSY.
     Busy Branch "BUSY",
+    /// RESULT BUSY because of the client's own window.
+    BusyWindow Info "BUSY, client window",
     /// RESULT REFUSED.
     Refused Branch "REFUSED",
     /// A submission that joined a task.
@@ -155,7 +157,7 @@ counts! {
     /// A submission that was known.
     Ignored Branch "submission ignored",
     /// A submission lower than the known one.
-    Stale Branch "submission stale",
+    Stale Info "submission stale",
     /// Ended OK.
     Ok Branch "ended OK",
     /// Ended FAILED.

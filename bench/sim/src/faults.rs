@@ -64,10 +64,9 @@ impl Fleet {
             Count::BrokerKill | Count::BrokerStop | Count::BrokerJump | Count::BrokerDrain => {
                 self.broker_fault(fault)
             }
-            Count::ClientKill
-            | Count::ClientStop
-            | Count::ClientJump
-            | Count::ClientReconnect => self.client_fault(fault),
+            Count::ClientKill | Count::ClientStop | Count::ClientJump | Count::ClientReconnect => {
+                self.client_fault(fault)
+            }
             Count::Rogue => {
                 rogue::act(&mut self.world, &self.checker, &mut self.rogue, self.shape.brokers);
                 true

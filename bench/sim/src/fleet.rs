@@ -174,7 +174,7 @@ impl Fleet {
 
     /// The next thing happens. `false`: nothing is left to happen.
     pub fn step(&mut self) -> bool {
-        while let Some((at, wake)) = self.world.agenda.next() {
+        while let Some((at, wake)) = self.world.agenda.pop() {
             self.world.now = self.world.now.max(at);
             if self.act(wake) {
                 self.world.counters.add(Count::Steps);

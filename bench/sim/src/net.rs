@@ -263,7 +263,10 @@ impl Net {
 
     /// Whether there is something to read.
     pub fn has_mail(&self, id: SocketId) -> bool {
-        self.sockets.get(id.0 as usize).and_then(Option::as_ref).is_some_and(|s| !s.inbox.is_empty())
+        self.sockets
+            .get(id.0 as usize)
+            .and_then(Option::as_ref)
+            .is_some_and(|s| !s.inbox.is_empty())
     }
 
     /// A socket tries to connect; it tries again while nothing passes. Returns whether it did.
@@ -299,8 +302,7 @@ impl Net {
         socket.is_connected = false;
         socket.up.truncate(random.below(socket.up.len() as u64 + 1) as usize);
         socket.down.truncate(random.below(socket.down.len() as u64 + 1) as usize);
-        socket.blind_until =
-            if random.one_in(2) { now } else { now + random.below(blind_max + 1) };
+        socket.blind_until = if random.one_in(2) { now } else { now + random.below(blind_max + 1) };
         agenda.add(now + random.between(MS, reconnect_max.max(MS)), Wake::Connect(id));
     }
 

@@ -1,4 +1,4 @@
-//! What a broker's machine was told and what it caused, as the checker and the oracle see it.
+//! What a broker's machine was told and what it caused, as the checker sees it.
 
 use pinmesh_core::{Body as _, Conn, Outbox, ResultBody, ResultHead, TaskHead};
 use pinmesh_protocol::command::{

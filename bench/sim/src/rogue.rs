@@ -3,8 +3,8 @@
 
 use pinmesh_protocol::codec::write_to_broker;
 use pinmesh_protocol::command::{
-    Attempts, CancelRequest, Done, Heartbeat, Held, Hello, Lost, Payload, Ready, ServiceRef, Submit,
-    ToBroker, Window,
+    Attempts, CancelRequest, Done, Heartbeat, Held, Hello, Lost, Payload, Ready, ServiceRef,
+    Submit, ToBroker, Window,
 };
 use pinmesh_protocol::id::{
     AttemptId, ContentType, Incarnation, Priority, RequestId, Slot, Submission,

@@ -44,7 +44,9 @@ pub struct Shape {
     pub pace: u64,
     /// Requests handed in at once, at most.
     pub burst: u64,
-    /// The longest that a well-behaved handler takes, nanoseconds.
+    /// The shortest and the longest that a well-behaved handler takes, nanoseconds.
+    pub duration_min: u64,
+    /// See above.
     pub duration_max: u64,
     /// The longest payload.
     pub payload_max: u64,
@@ -105,6 +107,8 @@ impl Shape {
         let core = draw_core(random);
         let faults = if has_faults { draw_faults(random, &core) } else { Vec::new() };
         let latency = random.scale(20 * US, 5 * MS);
+        let duration_max = random.scale(100 * US, 4 * S);
+        let duration_min = if random.one_in(2) { US } else { duration_max / 50 + US };
         Self {
             brokers,
             hosts,
@@ -116,7 +120,8 @@ impl Shape {
             latency: (latency, latency * random.below(4)),
             pace: random.scale(3 * MS, 400 * MS),
             burst: random.scale(1, 12),
-            duration_max: random.scale(100 * US, 2 * S),
+            duration_min,
+            duration_max,
             payload_max: random.scale(PAYLOAD_MIN as u64 + 1, 4_000),
             misbehave: if random.one_in(4) { 0 } else { random.scale(1, 60) },
             faults,
@@ -139,10 +144,11 @@ impl Shape {
     /// A request.
     pub fn ask(&self, random: &mut Random) -> Ask {
         let misbehaves = random.below(1000) < self.misbehave;
-        let act = match random.below(6) {
+        let act = match random.below(7) {
             0 if misbehaves => Act::Poison,
             1 | 2 if misbehaves => Act::CrashOnce,
             3 if misbehaves => Act::Hang,
+            4 | 5 if misbehaves => Act::Brink,
             _ if misbehaves => Act::Wait,
             0 if random.one_in(3) => Act::Fail,
             _ => Act::Ok,
@@ -164,7 +170,7 @@ impl Shape {
             plan: Plan {
                 key: Key::default(),
                 act,
-                duration: random.scale(US, self.duration_max),
+                duration: random.scale(self.duration_min, self.duration_max),
                 is_obedient: random.one_in(2),
             },
             len: random.scale(PAYLOAD_MIN as u64, self.payload_max) as usize,
@@ -189,11 +195,11 @@ fn draw_core(random: &mut Random) -> CoreConfig {
         client_kept: Span(random.scale(4 * S, 20 * S)),
         max_runtime: Span(random.scale(500 * MS, 4 * S)),
         crashes_max: random.between(1, 3) as u32,
-        client_window_tasks: random.scale(3, 60) as u32,
+        client_window_tasks: random.scale(3, 80) as u32,
         client_window_bytes: random.scale(1_000, 100_000),
         worker_window_tasks: random.scale(1, 32) as u32,
         worker_window_bytes: random.scale(500, 50_000),
-        memory_bytes_max: random.scale(10_000, 400_000),
+        memory_bytes_max: if random.one_in(4) { random.scale(10_000, 200_000) } else { 4_000_000 },
         sessions_max: 500,
         services_max: 16,
         retry_after: Span(random.scale(5 * MS, 300 * MS)),

@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use pinmesh_core::{Conn, Outbox, ResultBody, ResultHead, Side, TaskHead};
 use pinmesh_protocol::codec::{write_ack, write_from_broker, write_result, write_task};
-use pinmesh_protocol::command::{
-    FromBroker, Payload, ServiceRef, StageTimes, Task, TaskResult,
-};
+use pinmesh_protocol::command::{FromBroker, Payload, ServiceRef, StageTimes, Task, TaskResult};
 use pinmesh_protocol::id::ContentType;
 use pinmesh_protocol::limits::BATCH_BYTES;
 

@@ -80,7 +80,10 @@ pub fn from_broker(command: &FromBroker<'_>, checker: &Checker) -> Option<String
                 Payload::Inline(bytes) if bytes.len() != 20 => String::from_utf8_lossy(bytes),
                 Payload::Inline(_) | Payload::Frames(_) => "a handler's output".into(),
             };
-            format!("RESULT {} s{} {} ({text})", result.request_id, result.submission, result.status)
+            format!(
+                "RESULT {} s{} {} ({text})",
+                result.request_id, result.submission, result.status
+            )
         }
         FromBroker::Cancel(cancel) => {
             let how = if cancel.is_hard { "hard" } else { "soft" };
@@ -106,10 +109,9 @@ pub fn effect(effect: &Effect, checker: &Checker, epoch: Epoch) -> Option<String
             let attempt = AttemptId { epoch, task: head.task, dispatch: head.dispatch };
             Some(format!("sends {}", checker.attempt_name(attempt)))
         }
-        Effect::Result { head, .. } => Some(format!(
-            "answers {} s{} {}",
-            head.request_id, head.submission, head.status
-        )),
+        Effect::Result { head, .. } => {
+            Some(format!("answers {} s{} {}", head.request_id, head.submission, head.status))
+        }
         Effect::Send { command: Sent::Cancel(cancel), .. } => {
             Some(format!("asks to stop {}", checker.attempt_name(cancel.attempt)))
         }

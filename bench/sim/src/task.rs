@@ -34,11 +34,13 @@ pub enum Act {
     Hang = 4,
     /// Never returns unless it is cancelled.
     Wait = 5,
+    /// Returns just when it is about to be killed for its max runtime.
+    Brink = 6,
 }
 
 impl Act {
-    const ALL: [Self; 6] =
-        [Self::Ok, Self::Fail, Self::Poison, Self::CrashOnce, Self::Hang, Self::Wait];
+    const ALL: [Self; 7] =
+        [Self::Ok, Self::Fail, Self::Poison, Self::CrashOnce, Self::Hang, Self::Wait, Self::Brink];
 }
 
 /// What a task is for.

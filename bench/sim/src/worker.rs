@@ -171,9 +171,10 @@ impl Worker {
     /// Whether it holds nothing and has nothing to tell.
     pub fn is_idle(&self) -> bool {
         !self.is_alive()
-            || self.links.iter().all(|(session, _)| {
-                session.unended() == 0 && session.unacknowledged() == 0
-            })
+            || self
+                .links
+                .iter()
+                .all(|(session, _)| session.unended() == 0 && session.unacknowledged() == 0)
     }
 
     fn can_run(&self) -> bool {
@@ -204,7 +205,8 @@ impl Worker {
         if could_run && !self.can_run() {
             self.handler_alarm.silence();
             let ends_at = self.run.as_ref().map_or(0, |run| run.ends_at);
-            self.left = if ends_at == u64::MAX { u64::MAX } else { ends_at.saturating_sub(world.now) };
+            self.left =
+                if ends_at == u64::MAX { u64::MAX } else { ends_at.saturating_sub(world.now) };
         } else if !could_run && self.can_run() {
             if self.run.is_some() {
                 self.plan_end(world, self.left);
@@ -358,7 +360,13 @@ impl Worker {
         let (session, state) = &mut self.links[at];
         let (id, machine) = (self.id, self.machine);
         let page = has_page.then_some(&mut self.page);
-        act(session, &mut Io { world, state, page, owner: Owner::Worker(id), machine })
+        let socket = state.socket;
+        let result =
+            act(session, &mut Io { world, state, page, owner: Owner::Worker(id), machine });
+        if state.socket != socket {
+            state.was_clean = session.unended() + session.unacknowledged() == 0;
+        }
+        result
     }
 
     fn has_left(&self, world: &World, ahead: u64) -> bool {
@@ -400,9 +408,7 @@ impl Worker {
                         session.handle(now, Event::Lease(lease), io);
                     });
                 }
-                let start = self.session(world, at, |session, io| {
-                    session.start(now, index, io)
-                });
+                let start = self.session(world, at, |session, io| session.start(now, index, io));
                 match start {
                     Start::Run => {
                         self.links[at].1.pop_ticket();
@@ -458,6 +464,7 @@ impl Worker {
                 task.max_runtime_ns.saturating_mul(1 + plan.duration % 5)
             }
             Act::Hang | Act::Wait => u64::MAX,
+            Act::Brink => task.max_runtime_ns.saturating_add(plan.duration % (400 * US)),
         };
         self.plan_end(world, duration.max(1));
         true

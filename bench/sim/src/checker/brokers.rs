@@ -27,7 +27,17 @@ pub(super) struct SentSeen {
     pub(super) dispatch: Dispatch,
     key: Key,
     to: Option<WorkerId>,
+    /// On the broker's clock.
+    at: u64,
     max_runtime: u64,
+}
+
+/// How a broker heard a worker.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    at: u64,
+    /// Its longest silence, and when that was over.
+    gap: (u64, u64),
 }
 
 /// One life of a broker.
@@ -41,8 +51,8 @@ pub(super) struct LifeSeen {
     open: BTreeSet<Key>,
     told: BTreeMap<Key, (Status, Option<u64>)>,
     dones: BTreeSet<AttemptId>,
-    /// When each worker without a supervisor was last heard, on the broker's clock.
-    heard: BTreeMap<WorkerId, u64>,
+    /// When each worker was last heard, on the broker's clock.
+    heard: BTreeMap<WorkerId, Heard>,
 }
 
 /// What was so before an event.
@@ -194,7 +204,7 @@ impl Checker {
                 };
                 self.attempts.insert(attempt, key);
                 let max_runtime = head.max_runtime_ns;
-                let sent = SentSeen { dispatch: head.dispatch, key, to, max_runtime };
+                let sent = SentSeen { dispatch: head.dispatch, key, to, at: local, max_runtime };
                 self.on_sent(epoch, local, head.task, sent);
             }
             Effect::Result { to, head, said } => {
@@ -225,8 +235,11 @@ impl Checker {
         }
         let Some(worker) = earlier.to else { return };
         if self.workers.get(&worker).is_some_and(Option::is_none) {
-            let silent = local - life.heard.get(&worker).copied().unwrap_or(0);
-            if silent >= earlier.max_runtime + life.config.grace.0 {
+            let limit = earlier.max_runtime + life.config.grace.0;
+            let was_silent = life.heard.get(&worker).is_none_or(|heard| {
+                local - heard.at >= limit || (heard.gap.0 >= limit && heard.gap.1 > earlier.at)
+            });
+            if was_silent {
                 self.given_up.insert(AttemptId { epoch, task, dispatch: earlier.dispatch });
             }
         }
@@ -240,6 +253,9 @@ impl Checker {
         (status, said): (Status, &Said),
     ) {
         if matches!(status, Status::Busy | Status::Refused) {
+            if matches!(said, Said::Text(text) if text.contains("client window")) {
+                world.counters.add(Count::BusyWindow);
+            }
             return;
         }
         let output = match said {
@@ -281,19 +297,27 @@ impl Checker {
         }
     }
 
-    /// A peer's command is about to be taken.
+    /// A peer's command is about to be taken; not as a word of its session, if it has none.
     pub fn on_command(
         &mut self,
         world: &mut World,
         (epoch, local): (Epoch, u64),
-        owner: Owner,
+        (owner, is_heard): (Owner, bool),
         command: &ToBroker<'_>,
     ) {
         if owner == Owner::Rogue {
             return;
         }
-        if let (Owner::Worker(id), Some(life)) = (owner, self.lives.get_mut(&epoch)) {
-            life.heard.insert(id, local);
+        if let (Owner::Worker(id), Some(life)) = (owner, self.lives.get_mut(&epoch))
+            && is_heard
+        {
+            let heard = life.heard.entry(id).or_insert(Heard { at: local, gap: (0, local) });
+            let gap = local - heard.at;
+            heard.at = local;
+            // A later one that is as long as any limit may ask for counts for attempts sent since.
+            if gap >= heard.gap.0 || gap >= life.config.max_runtime.0 + life.config.grace.0 {
+                heard.gap = (gap, local);
+            }
         }
         match command {
             ToBroker::Refused(refused) => {

@@ -166,9 +166,10 @@ impl Checker {
 
     /// Requests of living clients that have not ended.
     pub fn unresolved(&self) -> Vec<Key> {
-        let open = self.requests.iter().filter(|(key, asked)| {
-            !asked.is_resolved && !self.dead_clients.contains(&key.client)
-        });
+        let open = self
+            .requests
+            .iter()
+            .filter(|(key, asked)| !asked.is_resolved && !self.dead_clients.contains(&key.client));
         open.map(|(key, _)| *key).collect()
     }
 }

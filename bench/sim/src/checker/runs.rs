@@ -48,7 +48,8 @@ impl Checker {
         task: &HeldTask,
     ) {
         let name = self.worker_name(place.worker);
-        let sent_as = Key { client: crate::task::client_of(task.client_id), request: task.request_id };
+        let sent_as =
+            Key { client: crate::task::client_of(task.client_id), request: task.request_id };
         if sent_as != key {
             self.fail(format!("{name} was sent the input of {key} as {sent_as}"));
         }
@@ -58,12 +59,10 @@ impl Checker {
                 run.attempt.epoch == attempt.epoch && run.attempt.task == attempt.task;
             if !is_same_task {
                 world.counters.add(Count::OverlapBrokers);
-            } else if self.is_excused(world, run) {
-                let count = match run.place.host {
-                    Some(_) => Count::OverlapStopped,
-                    None => Count::OverlapLoner,
-                };
-                world.counters.add(count);
+            } else if self.given_up.contains(&attempt) || self.given_up.contains(&run.attempt) {
+                world.counters.add(Count::OverlapLoner);
+            } else if self.is_held(world, run) {
+                world.counters.add(Count::OverlapStopped);
             } else {
                 let other = self.worker_name(run.place.worker);
                 self.fail(format!(
@@ -98,13 +97,12 @@ impl Checker {
         }
     }
 
-    fn is_excused(&self, world: &World, run: &RunSeen) -> bool {
-        match run.place.host {
-            None => self.given_up.contains(&run.attempt),
-            Some(host) => self.hosts.get(&host).is_some_and(|seen| {
-                seen.is_held || (seen.went_on > 0 && world.now - seen.went_on <= KILL_TIME)
-            }),
-        }
+    /// Whether the supervisor of that run is stopped, or was just now.
+    fn is_held(&self, world: &World, run: &RunSeen) -> bool {
+        let seen = run.place.host.and_then(|host| self.hosts.get(&host));
+        seen.is_some_and(|seen| {
+            seen.is_held || (seen.went_on > 0 && world.now - seen.went_on <= KILL_TIME)
+        })
     }
 
     /// Whether that attempt is in a handler at this moment.

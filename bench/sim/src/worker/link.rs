@@ -29,6 +29,8 @@ struct Input {
 pub(super) struct LinkState {
     broker: usize,
     pub(super) socket: Option<SocketId>,
+    /// It held nothing when it opened the socket, so that the broker counts all that it holds.
+    pub(super) was_clean: bool,
     batch: Vec<u8>,
     batch_since: u64,
     inputs: Vec<Input>,
@@ -41,6 +43,7 @@ impl LinkState {
         Self {
             broker,
             socket: None,
+            was_clean: true,
             batch: Vec::new(),
             batch_since: 0,
             inputs: Vec::new(),
@@ -223,6 +226,9 @@ impl Worker {
         }
         if !self.links[at].0.admits(task.payload.len()) {
             world.counters.add(Count::Overflow);
+            if self.links[at].1.was_clean && !self.is_asked_to_leave {
+                checker.fail(format!("w{} is sent more than its window", self.id.0));
+            }
         }
         let index = self.session(world, at, |session, io| session.take(now, task, io))?;
         if let Payload::Inline(payload) = task.payload {
@@ -249,8 +255,8 @@ impl Worker {
 
     /// Whether a message waits to be read.
     pub fn has_mail(&self, world: &World) -> bool {
-        self.links.iter().any(|(_, state)| {
-            state.socket.is_some_and(|socket| world.net.has_mail(socket))
-        })
+        self.links
+            .iter()
+            .any(|(_, state)| state.socket.is_some_and(|socket| world.net.has_mail(socket)))
     }
 }
