@@ -10,6 +10,10 @@ use pinmesh_transport::Frame;
 use crate::pool;
 
 const NO_OPTIONS: u32 = u32::MAX;
+/// What libzmq reads at a time, as the broker's sockets are set.
+const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
+/// A frame beside its bytes: libzmq's handle and its count of shares.
+const FRAME_OVERHEAD_BYTES: usize = 128;
 
 /// Content type, options as they came, and payload. Small ones lie in a pooled box; large ones
 /// share the frames that they came in.
@@ -63,8 +67,8 @@ impl Body {
         Self { content_type, options_bytes, store: Store::Boxed(payload.len() as u32, bytes) }
     }
 
-    /// A body whose payload stood in frames. Those that are small together are copied, because a
-    /// frame may keep libzmq's whole receive buffer.
+    /// A body whose payload stood in frames. Those that are small together are copied, and so is
+    /// each small one of a long payload, because a frame may keep libzmq's whole receive buffer.
     pub(crate) fn framed(
         content_type: ContentType,
         options: Option<&[u8]>,
@@ -77,6 +81,11 @@ impl Body {
         }
         let options_bytes = options.map_or(NO_OPTIONS, |options| options.len() as u32);
         let options = options.unwrap_or_default().into();
+        let own = |frame: Frame| match frame.len() {
+            0..limits::INLINE_BYTES_MAX => Frame::copy_of(&frame),
+            _ => frame,
+        };
+        let frames: Vec<_> = frames.into_iter().map(own).collect();
         let store = Store::Framed(Box::new(Framed { bytes, options, frames: frames.into() }));
         Self { content_type, options_bytes, store }
     }
@@ -131,6 +140,28 @@ impl pinmesh_core::Body for Body {
             Store::Framed(framed) => framed.bytes,
         }
     }
+
+    #[inline]
+    fn kept_bytes(&self) -> u64 {
+        match &self.store {
+            Store::Boxed(_, bytes) => bytes.len() as u64,
+            Store::Framed(framed) => framed.kept_bytes(),
+        }
+    }
+}
+
+impl Framed {
+    /// Each frame has a header of libzmq's, and one that was not copied may keep a whole receive
+    /// buffer.
+    fn kept_bytes(&self) -> u64 {
+        let frames = self.frames.borrow();
+        let kept = |frame: &Frame| match frame.len() {
+            bytes @ 0..limits::INLINE_BYTES_MAX => bytes,
+            bytes => bytes.max(RECEIVE_BUFFER_BYTES),
+        };
+        let frames = frames.iter().map(|frame| kept(frame) + FRAME_OVERHEAD_BYTES).sum::<usize>();
+        (frames + self.options.len()) as u64
+    }
 }
 
 impl Drop for Body {
@@ -184,6 +215,31 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_short_frame_of_a_long_payload_keeps_no_buffer_that_it_came_in() {
+        let long = Frame::copy_of(&[1; limits::FRAME_BYTES_MAX]);
+        let short = Frame::copy_of(&[2; 100]);
+        let came_at = [long.as_ptr(), short.as_ptr()];
+        let body = Body::framed(ContentType::RAW, None, vec![long, short]);
+        let Stored::Frames(frames) = body.stored() else { panic!("it is long") };
+        let stands_at: Vec<_> = frames.borrow().iter().map(|frame| frame.as_ptr()).collect();
+        assert_eq!(stands_at[0], came_at[0], "uncopied");
+        assert_ne!(stands_at[1], came_at[1], "copied");
+        assert_eq!(body.payload_bytes(), limits::FRAME_BYTES_MAX as u64 + 100);
+    }
+
+    #[test]
+    fn a_body_counts_all_that_it_keeps() {
+        let options = [0; limits::OPTIONS_BYTES_MAX];
+        let empty = Body::inline(ContentType::RAW, Some(&options), &[]);
+        assert_eq!((empty.payload_bytes(), empty.kept_bytes()), (0, 4_096));
+        let small = Body::inline(ContentType::RAW, None, &[0; 65]);
+        assert_eq!(small.kept_bytes(), 128);
+        let frames = || [40_000, 5].map(|len| Frame::copy_of(&vec![0; len])).into();
+        let framed = Body::framed(ContentType::RAW, Some(&options), frames());
+        assert!(framed.kept_bytes() >= 65_536 + 5 + 3_072, "{}", framed.kept_bytes());
     }
 
     #[test]

@@ -108,7 +108,8 @@ impl EventLoop {
         let stages =
             Stages::new(config.latency_log.as_deref(), origin).map_err(BrokerError::LatencyLog)?;
         let mut core = config.core.clone();
-        core.epoch = random_epoch()?;
+        core.epoch = Epoch(u32::from_ne_bytes(random("draw an epoch")?));
+        core.hash_seed = u64::from_ne_bytes(random("draw a seed")?);
         tracing::info!(epoch = format!("{:08x}", core.epoch.0), "this life of the broker");
         let sockets = Sockets { frontend, backend };
         Ok(Self {
@@ -327,11 +328,11 @@ fn socket_options(config: &Config) -> SocketOptions {
     }
 }
 
-fn random_epoch() -> Result<Epoch, BrokerError> {
-    let mut bytes = [0; 4];
+fn random<const BYTES: usize>(action: &'static str) -> Result<[u8; BYTES], BrokerError> {
+    let mut bytes = [0; BYTES];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|errno| BrokerError::System { action: "draw an epoch", source: errno.into() })?;
-    Ok(Epoch(u32::from_ne_bytes(bytes)))
+        .map_err(|errno| BrokerError::System { action, source: errno.into() })?;
+    Ok(bytes)
 }
 
 fn name(side: Side) -> &'static str {

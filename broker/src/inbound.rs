@@ -5,24 +5,34 @@ use std::fmt::Write as _;
 use pinmesh_core::{Conn, DoneEvent, Event, Side, SubmitEvent};
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::batch::BatchReader;
-use pinmesh_protocol::command::{Done, Hello, Payload, Submit, ToBroker};
+use pinmesh_protocol::command::{Done, Hello, Payload, Refused, Submit, ToBroker};
 use pinmesh_protocol::id::ContentType;
 use pinmesh_protocol::limits;
 use pinmesh_protocol::status::RefusedCode;
 use pinmesh_transport::{Frame, Message, MessageFault};
 
 use crate::body::{Body, take_frames};
+use crate::bucket::Bucket;
 use crate::outbound::Outbound;
 
 /// What a task with options that cannot be read is told.
 const BAD_OPTIONS: &str = "options: not a map of the options that this broker knows; \
                            a misspelt or newer option is refused, never ignored";
 
+/// Peers that refuse the broker are told to the log so often a second: writing it may block.
+const REFUSALS_LOGGED_PER_S: u32 = 10;
+
 /// See the module.
-#[derive(Default)]
 pub(crate) struct Inbound {
     /// Lengths of a message's frames after the first; kept for its room.
     attachment_bytes: Vec<usize>,
+    refusals: Bucket,
+}
+
+impl Default for Inbound {
+    fn default() -> Self {
+        Self { attachment_bytes: Vec::new(), refusals: Bucket::new(REFUSALS_LOGGED_PER_S) }
+    }
 }
 
 impl Inbound {
@@ -81,6 +91,11 @@ impl Inbound {
                     if let ToBroker::Hello(hello) = &command {
                         log_hello(conn, hello, first.user_id());
                     }
+                    if let ToBroker::Refused(refused) = &command
+                        && self.refusals.take(outbound.now)
+                    {
+                        log_refusal(conn, refused);
+                    }
                     handle(event(conn, side, command, attachments), outbound);
                     if !has_session(outbound, conn) {
                         break None;
@@ -104,6 +119,16 @@ impl Inbound {
 #[cold]
 fn log_hello(conn: Conn, hello: &Hello<'_>, authorized_as: Option<&str>) {
     tracing::debug!(conn = conn.0, role = ?hello.role, name = hello.name, authorized_as, "HELLO");
+}
+
+#[cold]
+fn log_refusal(conn: Conn, refused: &Refused<'_>) {
+    tracing::warn!(
+        conn = conn.0,
+        code = %refused.code,
+        reason = refused.reason,
+        "a peer refused the broker and leaves"
+    );
 }
 
 #[inline]
@@ -143,16 +168,7 @@ fn event<'a>(
         ToBroker::Ack(taken) => Event::Ack(conn, taken),
         ToBroker::Heartbeat(heartbeat) => Event::Heartbeat(conn, heartbeat),
         ToBroker::Hello(hello) => Event::Hello(conn, side, hello),
-        ToBroker::Goodbye => Event::Goodbye(conn),
-        ToBroker::Refused(refused) => {
-            tracing::warn!(
-                conn = conn.0,
-                code = %refused.code,
-                reason = refused.reason,
-                "a peer refused the broker and leaves"
-            );
-            Event::Goodbye(conn)
-        }
+        ToBroker::Goodbye | ToBroker::Refused(_) => Event::Goodbye(conn),
         ToBroker::Window(window) => Event::Window(conn, window),
         ToBroker::Service(alias) => Event::Service(conn, alias),
         ToBroker::Cancel(request) => Event::Cancel(conn, request),

@@ -3,7 +3,9 @@
 mod common;
 
 use common::{Broker, Peer, hello, payload_bytes, ready};
-use pinmesh_protocol::command::{Done, FromBroker, Heartbeat, ServiceRef, Submit, ToBroker};
+use pinmesh_protocol::command::{
+    Done, FromBroker, Heartbeat, Refused, ServiceRef, Submit, ToBroker,
+};
 use pinmesh_protocol::id::{AttemptId, ContentType, Priority, RequestId, Submission};
 use pinmesh_protocol::status::{EndStatus, RefusedCode, Role, Status};
 use rustix::process::Signal;
@@ -50,6 +52,28 @@ fn the_readiness_line_names_the_ports_that_were_bound() {
     assert_ne!(broker.frontend.port(), Some(0));
     assert_ne!(broker.backend.port(), Some(0));
     assert_ne!(broker.frontend, broker.backend);
+}
+
+#[test]
+fn peers_that_refuse_the_broker_again_and_again_do_not_fill_its_log() {
+    const TIMES: usize = 2_000;
+    let broker = Broker::start(&[]);
+    let mut peer = Peer::connect(&broker.frontend);
+    let reason = "r".repeat(200);
+    let refused = Refused { code: RefusedCode::Malformed, reason: &reason };
+    for _ in 0..TIMES {
+        peer.send(&[hello(Role::Client, 1), ToBroker::Refused(refused)]);
+    }
+    let mut welcomes = 0;
+    peer.expect("a WELCOME for each HELLO", |command, _| {
+        welcomes += usize::from(matches!(command, FromBroker::Welcome(_)));
+        (welcomes == TIMES).then_some(())
+    });
+    broker.signal(Signal::TERM);
+    let (status, log) = broker.end();
+    assert_eq!(status.code(), Some(0), "{log}");
+    let told = log.lines().filter(|line| line.contains("refused the broker")).count();
+    assert!((1..200).contains(&told), "{told} lines");
 }
 
 #[test]

@@ -20,7 +20,7 @@ impl<B: Body> State<B> {
         client: &Client,
         submit: &SubmitEvent<'_, B>,
     ) -> Option<Rejection> {
-        let bytes = submit.body.payload_bytes();
+        let (bytes, kept) = (submit.body.payload_bytes(), submit.body.kept_bytes());
         if let Err(text) = submit.options {
             return Some((Status::Refused, text));
         }
@@ -37,10 +37,24 @@ impl<B: Body> State<B> {
         if client.tasks > 0 && client.bytes + bytes > self.config.client_window_bytes {
             return Some((Status::Busy, "client window of bytes exceeded"));
         }
-        if self.bytes + bytes + TASK_OVERHEAD_BYTES > self.config.memory_bytes_max {
+        if self.bytes + kept + TASK_OVERHEAD_BYTES > self.config.memory_bytes_max {
             return Some((Status::Busy, "memory budget of the broker exceeded"));
         }
         None
+    }
+
+    /// Why a result may not be kept. Accepted tasks fill the budget at most once, so their results
+    /// have as much room again.
+    #[inline]
+    pub(crate) fn objection_to_result(&self, body: &B) -> Option<&'static str> {
+        if body.payload_bytes() > self.config.payload_bytes_max {
+            return Some("its result was dropped: longer than payload_bytes_max of WELCOME");
+        }
+        let max = self.config.memory_bytes_max.saturating_mul(2);
+        (self.bytes.saturating_add(body.kept_bytes()) > max).then_some(
+            "its result was dropped: results that nobody acknowledges fill the broker's memory; \
+             read them sooner, or raise limits.memory",
+        )
     }
 
     /// Answers a submission that does not become a task. The answer counts among the client's

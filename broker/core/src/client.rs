@@ -20,6 +20,8 @@ pub(crate) struct Client {
     /// Runs while it has no session.
     pub(crate) lost_timer: Option<TimerKey>,
     requests: HashTable<(RequestId, TaskKey)>,
+    /// Unknown to the client, who chooses the request ids.
+    seed: u64,
 }
 
 /// Results in the order in which they are sent; acknowledged from the front.
@@ -33,7 +35,7 @@ pub(crate) struct Results {
 }
 
 impl Client {
-    pub(crate) fn new(peer_id: PeerId) -> Self {
+    pub(crate) fn new(peer_id: PeerId, seed: u64) -> Self {
         Self {
             peer_id,
             conn: None,
@@ -43,23 +45,26 @@ impl Client {
             results: Results { queue: VecDeque::new(), sent: 0, acknowledged: 0 },
             lost_timer: None,
             requests: HashTable::new(),
+            seed,
         }
     }
 
     #[inline]
     pub(crate) fn request(&self, id: RequestId) -> Option<TaskKey> {
-        self.requests.find(hash(id), |entry| entry.0 == id).map(|entry| entry.1)
+        self.requests.find(hash(id, self.seed), |entry| entry.0 == id).map(|entry| entry.1)
     }
 
     #[inline]
     pub(crate) fn insert_request(&mut self, id: RequestId, task: TaskKey) {
-        self.requests.insert_unique(hash(id), (id, task), |entry| hash(entry.0));
+        let seed = self.seed;
+        self.requests.insert_unique(hash(id, seed), (id, task), |entry| hash(entry.0, seed));
     }
 
     /// Forgets the request, if it still stands for this task.
     #[inline]
     pub(crate) fn remove_request(&mut self, id: RequestId, task: TaskKey) {
-        if let Ok(entry) = self.requests.find_entry(hash(id), |entry| *entry == (id, task)) {
+        let hash = hash(id, self.seed);
+        if let Ok(entry) = self.requests.find_entry(hash, |entry| *entry == (id, task)) {
             entry.remove();
         }
     }
@@ -116,7 +121,38 @@ impl Results {
     }
 }
 
-/// Request ids are consecutive: a multiplication spreads them over the table's groups.
-fn hash(id: RequestId) -> u64 {
-    id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32)
+/// One multiplication spreads consecutive ids over the table's groups; its halves are folded, so that
+/// high bits count as much as low ones. Without the seed nobody can choose ids that collide.
+#[inline]
+fn hash(id: RequestId, seed: u64) -> u64 {
+    let product = u128::from(id.0 ^ seed) * 0x9e37_79b9_7f4a_7c15_u128;
+    (product >> 64) as u64 ^ product as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeSet;
+    use alloc::vec::Vec;
+
+    #[test]
+    fn request_ids_spread_over_both_ends_of_the_hash_wherever_they_count() {
+        for shift in [0, 8, 20, 32, 44, 52] {
+            for seed in [0, 0x0123_4567_89ab_cdef] {
+                let hashes = (0..4_096_u64).map(|n| hash(RequestId(n << shift), seed));
+                let low: BTreeSet<_> = hashes.clone().map(|hash| hash & 0xfff).collect();
+                let high: BTreeSet<_> = hashes.map(|hash| hash >> 57).collect();
+                let spread = (low.len(), high.len());
+                assert!(low.len() > 2_048 && high.len() > 64, "{shift} {seed}: {spread:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn ids_that_collide_under_one_seed_do_not_under_another() {
+        let collide = |seed| (0..1 << 20).filter(move |n| hash(RequestId(*n), seed) & 0xfff == 0);
+        let chosen: Vec<u64> = collide(1).collect();
+        let still = chosen.iter().filter(|n| hash(RequestId(**n), 0xdead_beef) & 0xfff == 0);
+        assert!(chosen.len() > 100 && still.count() < chosen.len() / 8);
+    }
 }

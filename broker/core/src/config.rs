@@ -10,6 +10,8 @@ use crate::time::Span;
 pub struct CoreConfig {
     /// This life of the broker.
     pub epoch: Epoch,
+    /// Random and told to nobody: with it no client can choose request ids that are slow to find.
+    pub hash_seed: u64,
     /// How often each side sends HEARTBEAT.
     pub heartbeat: Span,
     /// Heartbeats in a row that may be missed before a session is dead.
@@ -35,11 +37,12 @@ pub struct CoreConfig {
     pub worker_window_tasks: u32,
     /// The largest window of a worker, bytes; one task is always allowed.
     pub worker_window_bytes: u64,
-    /// Payloads and results held in all, bytes; past it SUBMIT is answered BUSY.
+    /// Payloads and results held in all, bytes; past it SUBMIT is answered BUSY, and past twice as
+    /// much a result is dropped and its task ends FAILED.
     pub memory_bytes_max: u64,
     /// Clients, workers and supervisors together.
     pub sessions_max: u32,
-    /// Services known at once, served or waited for.
+    /// Services known at once, served or waited for; the last quarter is for what is served.
     pub services_max: u32,
     /// The time after which a client that was told BUSY may try again.
     pub retry_after: Span,
@@ -51,6 +54,7 @@ impl Default for CoreConfig {
     fn default() -> Self {
         Self {
             epoch: Epoch(1),
+            hash_seed: 0,
             heartbeat: Span::from_secs(1),
             liveness: 3,
             lease: Span::from_secs(10),

@@ -2,6 +2,7 @@
 //! holds at most its window, and the one with the fewest in flight is chosen, the most recently idle
 //! among equals. Among tasks: the most urgent class, services in turn, the oldest first.
 
+use pinmesh_protocol::command::FromBroker;
 use pinmesh_protocol::id::TaskId;
 
 use crate::event::Body;
@@ -77,6 +78,7 @@ impl<B: Body> State<B> {
         self.unqueue(key);
         self.occupy(key, worker_index);
         self.ledger.dispatched += 1;
+        self.acknowledge_first(worker_index, out);
         let now = self.now;
         let task = self.tasks.at_mut(index);
         task.dispatch.0 += 1;
@@ -99,6 +101,23 @@ impl<B: Body> State<B> {
             unreachable!("a worker with credit has a session, a task that waits has its body")
         };
         out.task(conn, &head, body);
+    }
+
+    /// A worker counts its ends in its window until they are acknowledged: one that is full by its
+    /// own count must read the ACK before the next TASK, or it would give that back.
+    #[inline]
+    fn acknowledge_first(&mut self, worker: u32, out: &mut impl Outbox<B>) {
+        let worker = self.workers.at(worker);
+        let Some(conn) = worker.conn else { return };
+        let Some(session) = self.sessions.get_mut(conn) else { return };
+        let (tasks, bytes) = worker.own_window;
+        let held = u64::from(worker.in_flight.len()) + session.unacknowledged();
+        let held_bytes = worker.in_flight_bytes.saturating_add(session.unacknowledged_bytes);
+        if (held > u64::from(tasks) || held_bytes > bytes)
+            && let Some(taken) = session.acknowledge()
+        {
+            out.send(conn, FromBroker::Ack(taken));
+        }
     }
 
     /// Every group takes what waits for it: after changes to many workers at once.

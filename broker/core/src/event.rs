@@ -23,8 +23,13 @@ pub enum Side {
 
 /// The body of a task or a result: the core keeps it and knows its length, nothing else.
 pub trait Body {
-    /// Bytes of payload, which windows and budgets count.
+    /// Bytes of payload, which windows count.
     fn payload_bytes(&self) -> u64;
+
+    /// Bytes of memory that it keeps, payload included, which the memory budget counts.
+    fn kept_bytes(&self) -> u64 {
+        self.payload_bytes()
+    }
 }
 
 /// SUBMIT with its options decoded and its payload owned.

@@ -60,6 +60,14 @@ fn check_tasks<B: Body>(state: &State<B>, found: &mut Vec<String>) {
 fn check_queues<B: Body>(state: &State<B>, found: &mut Vec<String>) {
     let mut queued: Vec<TaskKey> = Vec::new();
     for (key, service) in state.services.iter() {
+        let of_service = state
+            .tasks
+            .iter()
+            .filter(|(_, task)| task.service == key && task.state != TaskState::Ended);
+        let (unended, tasks) = (of_service.count(), service.tasks);
+        if unended != tasks as usize {
+            found.push(format!("{key:?}: {tasks} tasks counted, {unended} not ended"));
+        }
         let mut count = 0;
         for list in service.waiting.lists() {
             let mut next = list.first();

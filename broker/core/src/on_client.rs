@@ -102,7 +102,7 @@ impl<B: Body> State<B> {
             }
             ServiceRef::Name(name) => self
                 .services
-                .find_or_insert(name, self.now)
+                .asked(name, self.now)
                 .ok_or(Some("too many services; raise limits.services")),
         }
     }
@@ -119,7 +119,7 @@ impl<B: Body> State<B> {
         self.ledger.accepted += 1;
         self.ledger.held += 1;
         let options = submit.options.unwrap_or_default();
-        let bytes = submit.body.payload_bytes();
+        let (bytes, kept) = (submit.body.payload_bytes(), submit.body.kept_bytes());
         let deadline = submit.deadline_ns.map(|left| self.now.after(Span(left)));
         let crashes_max = self.config.crashes_max.min(options.tries_max.unwrap_or(u32::MAX));
         let task = self.tasks.insert(Task {
@@ -151,7 +151,7 @@ impl<B: Body> State<B> {
             let timer = self.timers.set(deadline, Wake::Task(task));
             self.tasks.at_mut(task.index()).timer = Some(timer);
         }
-        self.bytes += bytes + TASK_OVERHEAD_BYTES;
+        self.bytes += kept + TASK_OVERHEAD_BYTES;
         let client = self.clients.at_mut(key.index());
         client.tasks += 1;
         client.bytes += bytes;
@@ -159,8 +159,9 @@ impl<B: Body> State<B> {
         if options.accepted {
             accepted(conn, submit.request_id, task, out);
         }
-        let waiting = &mut self.services.at_mut(service).waiting;
-        waiting.push_back(&mut self.tasks, task.index(), submit.priority);
+        let queue = self.services.at_mut(service);
+        queue.tasks += 1;
+        queue.waiting.push_back(&mut self.tasks, task.index(), submit.priority);
         self.dispatch_service(service, out);
         self.watch_service(service);
     }

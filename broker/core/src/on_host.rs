@@ -15,6 +15,8 @@ use crate::slab::{HostKey, Key, TaskKey, TimerKey, WorkerKey};
 use crate::state::{State, Wake};
 use crate::worker::{Host, Place};
 
+const TOO_MANY_SLOTS: &str = "HOST, LOST: a host has at most 1024 slots; use those of before again";
+
 impl<B: Body> State<B> {
     pub(crate) fn add_host(&mut self, peer_id: PeerId) -> HostKey {
         let host = Host {
@@ -39,26 +41,25 @@ impl<B: Body> State<B> {
         let mut alive: BTreeMap<Slot, Incarnation> = BTreeMap::new();
         for worker in &command.workers {
             alive.insert(worker.slot, worker.incarnation);
-            if let Some(before) = worker.incarnation.0.checked_sub(1) {
-                let gone = host.gone.entry(worker.slot).or_default();
-                *gone = (*gone).max(Incarnation(before));
+            let before = worker.incarnation.0.checked_sub(1).map(Incarnation);
+            if before.is_some_and(|before| !host.note_gone(worker.slot, before)) {
+                return self.refuse_session(conn, RefusedCode::TooLarge, TOO_MANY_SLOTS, out);
             }
         }
         let (peer_id, host_turn) = (host.peer_id, host.turn);
-        for (place, worker) in self.workers_of(peer_id) {
+        let mut gone = self.workers_of(peer_id);
+        gone.retain(|(place, worker)| {
             // A worker that is not listed may have been started after HOST was written, unless its
             // READY came before the HELLO of this session. LOST tells of the end of a later one.
-            let is_gone = match alive.get(&place.1) {
+            match alive.get(&place.1) {
                 Some(incarnation) => *incarnation > place.2,
                 None => {
                     let worker = self.workers.at(worker.index());
                     worker.conn.is_none() && worker.turn < host_turn
                 }
-            };
-            if is_gone {
-                self.worker_gone(worker, None, out);
             }
-        }
+        });
+        self.workers_gone(&gone, out);
         self.renew_lease(key, out);
     }
 
@@ -66,8 +67,9 @@ impl<B: Body> State<B> {
         let Some(key) = self.host_of(conn, "LOST", out) else { return };
         self.count_end(conn);
         let host = self.hosts.at_mut(key.index());
-        let gone = host.gone.entry(lost.slot).or_default();
-        *gone = (*gone).max(lost.incarnation);
+        if !host.note_gone(lost.slot, lost.incarnation) {
+            return self.refuse_session(conn, RefusedCode::TooLarge, TOO_MANY_SLOTS, out);
+        }
         let place = (host.peer_id, lost.slot, lost.incarnation);
         let Some(worker) = self.places.get(&place).copied() else { return };
         let loss = Loss {
@@ -170,11 +172,20 @@ impl<B: Body> State<B> {
             self.end_session(conn);
             out.close(conn);
         }
-        for (_, worker) in self.workers_of(peer_id) {
-            self.worker_gone(worker, None, out);
-        }
+        let gone = self.workers_of(peer_id);
+        self.workers_gone(&gone, out);
         self.peers.remove(&peer_id);
         self.hosts.remove(key);
+    }
+
+    /// Several are gone at once: none of them is to be sent what another one held.
+    fn workers_gone(&mut self, gone: &[(Place, WorkerKey)], out: &mut impl Outbox<B>) {
+        for (_, worker) in gone {
+            self.bury(worker.index());
+        }
+        for (_, worker) in gone {
+            self.worker_gone(*worker, None, out);
+        }
     }
 
     pub(crate) fn has_lease(&self, host: Option<PeerId>) -> bool {
@@ -199,7 +210,7 @@ impl<B: Body> State<B> {
 
     fn count_end(&mut self, conn: Conn) {
         if let Some(session) = self.sessions.get_mut(conn) {
-            session.taken += 1;
+            session.take_end(0);
         }
     }
 

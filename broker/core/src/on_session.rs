@@ -25,7 +25,11 @@ impl<B: Body> State<B> {
         hello: &Hello<'_>,
         out: &mut impl Outbox<B>,
     ) {
-        self.end_session(conn);
+        if self.sessions.get(conn).is_some() {
+            // Every HELLO of a client sends all its results again, so they are not to come cheap.
+            let reason = "HELLO: this socket has its session; open another one for the next";
+            return self.refuse_session(conn, RefusedCode::Malformed, reason, out);
+        }
         let known = self.peers.get(&hello.peer_id).copied();
         if let Some((code, reason)) = self.objection(side, hello, known) {
             return refuse(conn, code, reason, out);
@@ -41,6 +45,7 @@ impl<B: Body> State<B> {
             heard_at: self.now,
             taken: 0,
             acknowledged: 0,
+            unacknowledged_bytes: 0,
             aliases: Vec::new(),
             timer,
         };
@@ -84,7 +89,9 @@ impl<B: Body> State<B> {
 
     fn add_peer(&mut self, conn: Conn, hello: &Hello<'_>) -> Peer {
         let peer = match hello.role {
-            Role::Client => Peer::Client(self.clients.insert(Client::new(hello.peer_id))),
+            Role::Client => {
+                Peer::Client(self.clients.insert(Client::new(hello.peer_id, self.config.hash_seed)))
+            }
             Role::Worker => Peer::Worker(self.workers.insert(Worker::new(hello.peer_id, conn))),
             Role::Supervisor => Peer::Host(self.add_host(hello.peer_id)),
         };
@@ -157,6 +164,7 @@ impl<B: Body> State<B> {
         self.timers.cancel(session.timer);
         for service in session.aliases.into_iter().flatten() {
             self.services.at_mut(service).aliases -= 1;
+            self.services.release(service);
         }
         match session.peer {
             Peer::Client(key) => self.client_left(key),
@@ -166,9 +174,11 @@ impl<B: Body> State<B> {
     }
 
     fn client_left(&mut self, key: ClientKey) {
-        let at = self.now.after(self.config.client_kept);
+        let kept = self.config.client_kept;
         let client = self.clients.at_mut(key.index());
         client.conn = None;
+        // Of whom there is nothing to keep, nothing is kept: peers that come and go cost no room.
+        let at = if client.tasks == 0 { self.now } else { self.now.after(kept) };
         if client.lost_timer.is_none() {
             client.lost_timer = Some(self.timers.set(at, Wake::ClientLost(key)));
         }
@@ -246,7 +256,7 @@ impl<B: Body> State<B> {
             let reason = "SERVICE: alias below 256, name of 1 to 128 bytes";
             return self.refuse_session(conn, RefusedCode::TooLarge, reason, out);
         }
-        let Some(service) = self.services.find_or_insert(alias.name, self.now) else {
+        let Some(service) = self.services.asked(alias.name, self.now) else {
             let reason = "too many services; raise limits.services";
             return self.refuse_session(conn, RefusedCode::Full, reason, out);
         };
@@ -257,17 +267,15 @@ impl<B: Body> State<B> {
         self.services.at_mut(service).aliases += 1;
         if let Some(earlier) = session.aliases[place].replace(service) {
             self.services.at_mut(earlier).aliases -= 1;
+            self.services.release(earlier);
         }
     }
 
     /// Acknowledges what was taken from this peer since the last time.
     #[inline]
     pub(crate) fn on_batch_end(&mut self, conn: Conn, out: &mut impl Outbox<B>) {
-        if let Some(session) = self.sessions.get_mut(conn)
-            && session.taken > session.acknowledged
-        {
-            session.acknowledged = session.taken;
-            out.send(conn, FromBroker::Ack(session.taken));
+        if let Some(taken) = self.sessions.get_mut(conn).and_then(Session::acknowledge) {
+            out.send(conn, FromBroker::Ack(taken));
         }
     }
 

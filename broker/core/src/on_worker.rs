@@ -2,7 +2,7 @@
 
 use pinmesh_protocol::command::{CancelAttempt, FromBroker, Held, Ready, StageTimes, Window};
 use pinmesh_protocol::id::{AttemptId, TaskId};
-use pinmesh_protocol::status::{HeldState, RefusedCode};
+use pinmesh_protocol::status::{EndStatus, HeldState, RefusedCode};
 
 use crate::event::{Body, Conn, DoneEvent};
 use crate::group::{Group, LEVELS};
@@ -87,13 +87,14 @@ impl<B: Body> State<B> {
         }
         let mut services = alloc::vec::Vec::new();
         for name in names {
-            let Some(service) = self.services.find_or_insert(name, self.now) else { break };
+            let Some(service) = self.services.served(name, self.now) else { break };
             // Held until all are found, so that a later name cannot displace it.
             self.services.at_mut(service).aliases += 1;
             services.push(service);
         }
         for service in &services {
             self.services.at_mut(*service).aliases -= 1;
+            self.services.release(*service);
         }
         if services.len() < names.len() {
             return Err((RefusedCode::Full, "too many services; raise limits.services"));
@@ -102,11 +103,10 @@ impl<B: Body> State<B> {
     }
 
     fn set_window(&mut self, key: WorkerKey, tasks: u32, bytes: u64) {
-        let tasks = tasks.min(self.config.worker_window_tasks).min(LEVELS as u32);
-        let bytes = bytes.min(self.config.worker_window_bytes);
         let worker = self.workers.at_mut(key.index());
-        worker.window_tasks = tasks;
-        worker.window_bytes = bytes;
+        worker.own_window = (tasks, bytes);
+        worker.window_tasks = tasks.min(self.config.worker_window_tasks).min(LEVELS as u32);
+        worker.window_bytes = bytes.min(self.config.worker_window_bytes);
     }
 
     fn join_group(&mut self, key: WorkerKey, mut services: alloc::vec::Vec<ServiceKey>) {
@@ -200,11 +200,14 @@ impl<B: Body> State<B> {
                 worker_wait_ns: done.residence_ns.saturating_sub(done.service_ns),
                 service_ns: done.service_ns,
             };
-            let body = EndBody::Handler(done.body);
-            if done.status == pinmesh_protocol::status::EndStatus::Failed {
+            let (status, body) = match self.objection_to_result(&done.body) {
+                None => (done.status, EndBody::Handler(done.body)),
+                Some(text) => (EndStatus::Failed, EndBody::Fixed(text)),
+            };
+            if status == EndStatus::Failed {
                 self.tasks.at_mut(task_key.index()).tries += 1;
             }
-            self.finish(task_key, done.status.into(), Some(stages), body, out);
+            self.finish(task_key, status.into(), Some(stages), body, out);
         }
         self.feed(key, out);
     }
@@ -221,13 +224,18 @@ impl<B: Body> State<B> {
         let task = self.tasks.at(key.index());
         let (service, worker) = (task.service, task.worker);
         match task.state {
-            TaskState::Pending => return,
-            TaskState::InFlight | TaskState::AwaitingEnd | TaskState::Ended => {
+            TaskState::Pending => {}
+            TaskState::Ended => {
+                // Its service may be known no more.
                 self.requeue(key, out);
+                self.feed(worker, out);
+            }
+            TaskState::InFlight | TaskState::AwaitingEnd => {
+                self.requeue(key, out);
+                self.feed(worker, out);
+                self.dispatch_service(service, out);
             }
         }
-        self.feed(worker, out);
-        self.dispatch_service(service, out);
     }
 
     /// A worker that gave something back is fed no more for one heartbeat, so that a task cannot go
@@ -258,15 +266,16 @@ impl<B: Body> State<B> {
     /// Counts an end and checks that its sender may still give it.
     #[inline]
     fn take_end(&mut self, conn: Conn, key: WorkerKey, attempt: AttemptId) -> Option<TaskKey> {
-        if let Some(session) = self.sessions.get_mut(conn) {
-            session.taken += 1;
-        }
         let task_key = TaskKey(attempt.task.0);
-        let Some(task) = self
+        let found = self
             .tasks
             .get(task_key)
-            .filter(|task| attempt.epoch == self.config.epoch && task.dispatch == attempt.dispatch)
-        else {
+            .filter(|task| attempt.epoch == self.config.epoch && task.dispatch == attempt.dispatch);
+        if let Some(session) = self.sessions.get_mut(conn) {
+            // Nobody knows how long the task of a stale end was.
+            session.take_end(found.map_or(u64::MAX, |task| task.payload_bytes));
+        }
+        let Some(task) = found else {
             self.ledger.stale_ends += 1;
             return None;
         };

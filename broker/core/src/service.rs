@@ -15,6 +15,10 @@ pub(crate) struct Service {
     pub(crate) groups: Vec<GroupKey>,
     /// Aliases that sessions hold on it.
     pub(crate) aliases: u32,
+    /// Tasks of it that have not ended, wherever they are.
+    pub(crate) tasks: u32,
+    /// It stands in the list of those that may have nobody left.
+    is_released: bool,
     /// Since when nobody serves it; meaningful while `groups` is empty.
     pub(crate) unserved_since: Time,
     /// Set while nobody serves it and somebody waits.
@@ -23,7 +27,7 @@ pub(crate) struct Service {
 
 impl Service {
     fn is_idle(&self) -> bool {
-        self.groups.is_empty() && self.aliases == 0 && self.waiting.len() == 0
+        self.groups.is_empty() && self.aliases == 0 && self.tasks == 0
     }
 }
 
@@ -31,12 +35,15 @@ impl Service {
 pub(crate) struct Services {
     by_name: BTreeMap<String, ServiceKey>,
     all: Slab<ServiceKey, Service>,
+    /// Every unused one, and some that are used again: to make room takes no search.
+    released: Vec<ServiceKey>,
     max: usize,
 }
 
 impl Services {
     pub(crate) fn new(max: u32) -> Self {
-        Self { by_name: BTreeMap::new(), all: Slab::new(), max: max as usize }
+        let (by_name, all, released) = (BTreeMap::new(), Slab::new(), Vec::new());
+        Self { by_name, all, released, max: max as usize }
     }
 
     #[inline]
@@ -53,36 +60,60 @@ impl Services {
         self.all.iter()
     }
 
-    /// The service of this name, made if there is room; `None` if there is not.
-    pub(crate) fn find_or_insert(&mut self, name: &str, now: Time) -> Option<ServiceKey> {
+    /// The service of this name, for a client; made if there is room, `None` if there is not. The
+    /// last quarter of the room is kept for workers: names that a client makes up keep none out.
+    pub(crate) fn asked(&mut self, name: &str, now: Time) -> Option<ServiceKey> {
+        self.find_or_insert(name, now, self.max - self.max / 4)
+    }
+
+    /// The service of this name, for a worker; made if there is room, `None` if there is not.
+    pub(crate) fn served(&mut self, name: &str, now: Time) -> Option<ServiceKey> {
+        self.find_or_insert(name, now, self.max)
+    }
+
+    /// A task, group or alias refers to the service no more: it may have been the last.
+    #[inline]
+    pub(crate) fn release(&mut self, key: ServiceKey) {
+        let service = self.at_mut(key);
+        if service.is_idle() && !service.is_released {
+            service.is_released = true;
+            self.released.push(key);
+        }
+    }
+
+    fn find_or_insert(&mut self, name: &str, now: Time, max: usize) -> Option<ServiceKey> {
         if let Some(key) = self.by_name.get(name) {
             return Some(*key);
         }
-        if self.all.len() >= self.max {
-            self.drop_idle();
-        }
-        if self.all.len() >= self.max {
-            return None;
+        while self.all.len() >= max {
+            self.drop_released()?;
         }
         let key = self.all.insert(Service {
             name: name.into(),
             waiting: Classes::new(),
             groups: Vec::new(),
             aliases: 0,
+            tasks: 0,
+            is_released: false,
             unserved_since: now,
             timer: None,
         });
         self.by_name.insert(name.into(), key);
+        // Whoever asked for it may yet be refused.
+        self.release(key);
         Some(key)
     }
 
-    fn drop_idle(&mut self) {
-        let idle: Vec<_> =
-            self.all.iter().filter(|(_, s)| s.is_idle()).map(|(key, _)| key).collect();
-        for key in idle {
-            if let Some(service) = self.all.remove(key) {
-                self.by_name.remove(&service.name);
-            }
+    /// Forgets the latest one that was released, unless it is used again; `None`: there is none.
+    fn drop_released(&mut self) -> Option<()> {
+        let key = self.released.pop()?;
+        let service = self.at_mut(key);
+        service.is_released = false;
+        if service.is_idle()
+            && let Some(service) = self.all.remove(key)
+        {
+            self.by_name.remove(&service.name);
         }
+        Some(())
     }
 }

@@ -23,8 +23,37 @@ pub(crate) struct Session {
     pub(crate) taken: u64,
     /// Of those, acknowledged.
     pub(crate) acknowledged: u64,
+    /// Bytes of the tasks whose ends were taken and are not acknowledged: its sender counts them
+    /// in its window until they are.
+    pub(crate) unacknowledged_bytes: u64,
     pub(crate) aliases: Vec<Option<ServiceKey>>,
     pub(crate) timer: TimerKey,
+}
+
+impl Session {
+    /// An end was taken, of a task of so many bytes.
+    #[inline]
+    pub(crate) fn take_end(&mut self, bytes: u64) {
+        self.taken += 1;
+        self.unacknowledged_bytes = self.unacknowledged_bytes.saturating_add(bytes);
+    }
+
+    /// Ends taken and not acknowledged.
+    #[inline]
+    pub(crate) fn unacknowledged(&self) -> u64 {
+        self.taken - self.acknowledged
+    }
+
+    /// What ACK has to say, if anything.
+    #[inline]
+    pub(crate) fn acknowledge(&mut self) -> Option<u64> {
+        if self.taken == self.acknowledged {
+            return None;
+        }
+        self.acknowledged = self.taken;
+        self.unacknowledged_bytes = 0;
+        Some(self.taken)
+    }
 }
 
 /// Sessions by the shell's number.

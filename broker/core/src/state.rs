@@ -104,14 +104,17 @@ impl<B: Body> State<B> {
             self.timers.cancel(timer);
         }
         task.state = TaskState::Ended;
-        self.bytes -= task.body.take().map_or(0, |body| body.payload_bytes());
-        self.bytes += body.bytes();
+        self.bytes -= task.body.take().map_or(0, |body| body.kept_bytes());
+        self.bytes += body.kept_bytes();
         task.end = Some(End { status, stages, body });
+        let (service, owner) = (task.service, task.client);
+        self.services.at_mut(service).tasks -= 1;
+        self.services.release(service);
         self.ledger.on_end(status);
         if let Some(stages) = &stages {
             out.stages(stages);
         }
-        let Some(owner) = task.client else { unreachable!("only an ended task is acknowledged") };
+        let Some(owner) = owner else { unreachable!("only an ended task is acknowledged") };
         match self.clients.get_mut(owner) {
             Some(client) => client.results.push(Some(key)),
             None => return self.forget_if_over(key),
@@ -292,6 +295,7 @@ impl<B: Body> State<B> {
                 service.unserved_since = self.now;
             }
             self.watch_service(service_key);
+            self.services.release(service_key);
         }
     }
 

@@ -48,11 +48,11 @@ pub(crate) enum EndBody<B> {
 }
 
 impl<B: Body> EndBody<B> {
-    /// Bytes that it occupies.
+    /// Bytes that the memory budget counts for it.
     #[inline]
-    pub(crate) fn bytes(&self) -> u64 {
+    pub(crate) fn kept_bytes(&self) -> u64 {
         match self {
-            Self::Handler(body) => body.payload_bytes(),
+            Self::Handler(body) => body.kept_bytes(),
             Self::Fixed(_) => 0,
             Self::Text(text) => text.len() as u64,
         }
@@ -119,8 +119,8 @@ impl<B: Body> Task<B> {
     #[inline]
     pub(crate) fn kept_bytes(&self) -> u64 {
         TASK_OVERHEAD_BYTES
-            + self.body.as_ref().map_or(0, Body::payload_bytes)
-            + self.end.as_ref().map_or(0, |end| end.body.bytes())
+            + self.body.as_ref().map_or(0, Body::kept_bytes)
+            + self.end.as_ref().map_or(0, |end| end.body.kept_bytes())
     }
 }
 

@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use pinmesh_protocol::id::{Incarnation, PeerId, Slot};
+use pinmesh_protocol::limits::WORKERS_MAX;
 
 use crate::event::Conn;
 use crate::list::{Linked, Links, List};
@@ -40,6 +41,8 @@ pub(crate) struct Worker {
     pub(crate) group: Option<GroupKey>,
     pub(crate) window_tasks: u32,
     pub(crate) window_bytes: u64,
+    /// Tasks and bytes that it said it will hold at most; the windows above may be smaller.
+    pub(crate) own_window: (u32, u64),
     pub(crate) in_flight: List,
     pub(crate) in_flight_bytes: u64,
     /// The longest max runtime among what it was sent since it was last idle.
@@ -83,6 +86,7 @@ impl Worker {
             group: None,
             window_tasks: 0,
             window_bytes: 0,
+            own_window: (0, 0),
             in_flight: List::EMPTY,
             in_flight_bytes: 0,
             max_runtime: Span(0),
@@ -132,4 +136,16 @@ pub(crate) struct Host {
     /// The latest incarnation of each slot that is known to be gone: its READY comes too late.
     pub(crate) gone: BTreeMap<Slot, Incarnation>,
     pub(crate) timer: TimerKey,
+}
+
+impl Host {
+    /// Notes that this process of the host has ended; false if there are too many slots for that.
+    pub(crate) fn note_gone(&mut self, slot: Slot, incarnation: Incarnation) -> bool {
+        if self.gone.len() >= WORKERS_MAX && !self.gone.contains_key(&slot) {
+            return false;
+        }
+        let gone = self.gone.entry(slot).or_default();
+        *gone = (*gone).max(incarnation);
+        true
+    }
 }

@@ -3,6 +3,7 @@
 
 mod support;
 
+mod abuse;
 mod cancels;
 mod hostile;
 mod hosts;

@@ -98,15 +98,6 @@ fn hello_ends_the_earlier_session_of_the_same_peer() {
 }
 
 #[test]
-fn a_second_hello_on_one_socket_starts_anew() {
-    let mut sim = Sim::new();
-    sim.client(1);
-    let effects = sim.hello(1, Role::Client, 1);
-    assert!(matches!(sent_to(&effects, Conn(1))[..], [Sent::Welcome(_)]));
-    assert_eq!(sim.broker.counts().sessions, 1);
-}
-
-#[test]
 fn a_command_without_a_session_is_answered_no_session_and_closed() {
     let mut sim = Sim::new();
     let stranger = Conn(9);

@@ -233,7 +233,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         section: "limits",
         key: "memory",
-        doc: "Payloads and results held in all; past it SUBMIT is answered BUSY.",
+        doc: "Payloads and results held in all; past it SUBMIT is answered BUSY. Results that nobody \
+              acknowledges may take as much again, then they are dropped and their tasks end FAILED.",
         set: |c, v| v.bytes(1 << 20, MEMORY_MAX).map(|value| c.core.memory_bytes_max = value),
         show: |c| quoted(show_bytes(c.core.memory_bytes_max)),
     },
@@ -257,7 +258,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         section: "limits",
         key: "services",
-        doc: "Services known at once, served or waited for.",
+        doc: "Services known at once, served or waited for. The last quarter is for what is served: \
+              names that clients make up keep no worker out.",
         set: |c, v| v.count_u32(1, 1_000_000).map(|value| c.core.services_max = value),
         show: |c| plain(c.core.services_max),
     },

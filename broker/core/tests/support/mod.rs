@@ -30,9 +30,18 @@ pub(crate) struct TestBody {
     pub(crate) bytes: u64,
 }
 
+impl TestBody {
+    /// What it keeps beside its payload.
+    pub(crate) const BESIDE_BYTES: u64 = 3;
+}
+
 impl Body for TestBody {
     fn payload_bytes(&self) -> u64 {
         self.bytes
+    }
+
+    fn kept_bytes(&self) -> u64 {
+        self.bytes + Self::BESIDE_BYTES
     }
 }
 
@@ -227,12 +236,14 @@ impl Sim {
 
     /// An unsupervised worker with the peer_id of its socket's number.
     pub(crate) fn worker(&mut self, conn: u32, services: &[&'static str]) -> Conn {
-        self.greet(
-            conn,
-            conn as u8,
-            Greeting { services: services.to_vec(), ..Greeting::default() },
-        );
+        self.worker_effects(conn, services);
         Conn(conn)
+    }
+
+    /// What an unsupervised worker's coming causes.
+    pub(crate) fn worker_effects(&mut self, conn: u32, services: &[&'static str]) -> Vec<Effect> {
+        let services = services.to_vec();
+        self.greet(conn, conn as u8, Greeting { services, ..Greeting::default() })
     }
 
     /// A worker's HELLO and READY on a new socket.
