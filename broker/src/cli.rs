@@ -97,7 +97,7 @@ pub struct Cli {
     #[arg(long, value_name = "DURATION")]
     pub max_runtime: Option<String>,
 
-    /// The most tasks that a worker holds [default: 128]. More keeps it busy over long round
+    /// The most tasks that a worker holds [default: 256]. More keeps it busy over long round
     /// trips, less keeps tasks where another worker can take them
     #[arg(long, value_name = "N")]
     pub worker_window: Option<String>,
