@@ -11,6 +11,7 @@ use pinmesh_protocol::id::RequestId;
 use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
 use pinmesh_session::Time;
 use pinmesh_session::client::{ClientCounters, NewRequest, Pong, SERVICE_NAMES_MAX, ServiceId};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::completion::{Ticket, lock};
 use crate::payload::Input;
@@ -87,7 +88,6 @@ pub(crate) struct Shared {
     pub(crate) bounds: Bounds,
     /// What else a broker's silence may mean to a client with keys.
     keys_hint: Option<String>,
-    start: Instant,
     inbox: Mutex<Inbox>,
     room: Condvar,
     /// Set once, before the IO thread first sleeps.
@@ -115,7 +115,6 @@ impl Shared {
             endpoints,
             bounds,
             keys_hint,
-            start: Instant::now(),
             inbox: Mutex::new(inbox),
             room: Condvar::new(),
             waker: OnceLock::new(),
@@ -125,13 +124,11 @@ impl Shared {
         }
     }
 
+    /// CLOCK_BOOTTIME, which goes on while the host is suspended: so does the time after which a
+    /// broker forgets what it held for a client.
     pub(crate) fn now(&self) -> Time {
-        self.time_of(Instant::now())
-    }
-
-    fn time_of(&self, at: Instant) -> Time {
-        let ns = at.saturating_duration_since(self.start).as_nanos();
-        Time(u64::try_from(ns).unwrap_or(u64::MAX))
+        let now = clock_gettime(ClockId::Boottime);
+        Time(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
     }
 
     pub(crate) fn set_waker(&self, waker: Arc<Waker>) {
@@ -217,6 +214,8 @@ impl Shared {
             let now = Instant::now();
             let left = until.map(|until| until.saturating_duration_since(now));
             if left.is_some_and(|left| left.is_zero()) {
+                // Who adds a name holds the names and waits for the inbox.
+                drop(inbox);
                 let service = self.service_name(new.service);
                 new.body.ticket.void();
                 return Err(Error::Expired { service });
@@ -293,6 +292,8 @@ impl Shared {
         let orders = std::mem::take(&mut inbox.orders);
         drop(inbox);
         self.room.notify_all();
+        // Who has seen it open under this lock is asleep by the time that it can be had.
+        drop(lock(&self.links));
         self.link_news.notify_all();
         orders
     }
@@ -343,3 +344,6 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
