@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use pinmesh_protocol::id::{PeerId, RequestId};
@@ -170,6 +170,8 @@ fn random_bytes<const N: usize>() -> Result<[u8; N]> {
 #[derive(Debug)]
 struct Owner {
     shared: Arc<Shared>,
+    io_thread: ThreadId,
+    /// Locked until it has ended, so that each who closes the client waits for that.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -179,11 +181,12 @@ impl Owner {
         let until = now.checked_add(timeout).unwrap_or(now + Duration::from_secs(1 << 30));
         // Fails only if it was closed before.
         let _ = self.shared.order(Order::Close { until, awaits_results });
-        let thread = lock(&self.thread).take();
-        if let Some(thread) = thread
-            // A waker that the IO thread calls may drop the last clone there.
-            && thread.thread().id() != std::thread::current().id()
-        {
+        // A waker that the IO thread calls may drop the last clone there.
+        if self.io_thread == std::thread::current().id() {
+            return;
+        }
+        let mut thread = lock(&self.thread);
+        if let Some(thread) = thread.take() {
             // A panic of that thread was printed, and its tasks have been told.
             let _ = thread.join();
         }
@@ -259,7 +262,8 @@ impl Client {
                 action: "start the client's IO thread",
                 reason: error.to_string(),
             })?;
-        let owner = Owner { shared: Arc::clone(&shared), thread: Mutex::new(Some(thread)) };
+        let (io_thread, thread) = (thread.thread().id(), Mutex::new(Some(thread)));
+        let owner = Owner { shared: Arc::clone(&shared), io_thread, thread };
         Ok(Self { shared, owner: Arc::new(owner) })
     }
 
@@ -390,5 +394,24 @@ impl Client {
         self.owner.close(timeout, true);
         let is_late = self.shared.is_cut_short();
         if is_late { Err(Error::WaitTimedOut { waited: timeout }) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_of_two_that_close_a_client_is_told_whether_all_had_ended() {
+        let client = Client::builder().broker("tcp://127.0.0.1:1").start().unwrap();
+        let _handle = client.submit_raw("echo", Vec::new()).unwrap();
+        let patient = client.clone();
+        let patient = std::thread::spawn(move || patient.close(Duration::from_secs(30)));
+        while client.owner.thread.try_lock().is_ok_and(|thread| thread.is_some()) {
+            std::thread::yield_now();
+        }
+        let told = client.close(Duration::ZERO);
+        assert!(matches!(told, Err(Error::WaitTimedOut { .. })), "{told:?}");
+        assert!(matches!(patient.join().unwrap(), Err(Error::WaitTimedOut { .. })));
     }
 }
