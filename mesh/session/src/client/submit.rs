@@ -12,14 +12,18 @@ use crate::Time;
 /// Most bytes of a SUBMIT's fixed fields: array head, op, eight fields at full width.
 const HEADER_BYTES_FIXED: u64 = 64;
 
+/// How often what no open broker takes is held out to one that was away, nanoseconds.
+const ABSENT_NS: u64 = 1_000_000_000;
+
 /// Where a request may go now.
 enum Choice {
     /// To that broker.
     Link(LinkId),
     /// Nowhere until a window opens or a session does.
     Wait,
-    /// Nowhere until then: every broker is BUSY with its service.
-    Busy(Time),
+    /// Nowhere until then: every broker is BUSY with its service, or those that are there take none
+    /// so long.
+    Later(Time),
     /// Nowhere, ever.
     Never(LocalEnd),
 }
@@ -85,7 +89,7 @@ impl<B> Client<B> {
         match self.choose(now, request_id) {
             Choice::Link(link) => self.send_submit(now, request_id, link, outbox),
             Choice::Wait => return false,
-            Choice::Busy(until) => self.delay(request_id, until),
+            Choice::Later(until) => self.delay(request_id, until),
             Choice::Never(end) => self.finish(request_id, Outcome::Local(end), outbox),
         }
         true
@@ -98,10 +102,10 @@ impl<B> Client<B> {
         let options_bytes = request.options.as_ref().map_or(0, |options| options.len() as u64);
         let header_bytes = HEADER_BYTES_FIXED + name_bytes + options_bytes;
         let mut best: Option<(u32, usize)> = None;
-        let (mut waits, mut busy, mut never) = (false, Time::NEVER, None);
+        let (mut is_full, mut is_away, mut busy, mut never) = (false, false, Time::NEVER, None);
         for (at, link) in self.links.iter_mut().enumerate() {
             let Some(session) = link.session() else {
-                waits = true;
+                is_away = true;
                 continue;
             };
             if request.bytes > session.payload_bytes_max {
@@ -113,15 +117,16 @@ impl<B> Client<B> {
             } else if let Some(until) = link.busy_until(now, request.service) {
                 busy = busy.min(until);
             } else if !link.window.admits(request.bytes) {
-                waits = true;
+                is_full = true;
             } else if best.is_none_or(|(tasks, _)| link.window.tasks() < tasks) {
                 best = Some((link.window.tasks(), at));
             }
         }
         match (best, never) {
             (Some((_, at)), _) => Choice::Link(LinkId(u16::try_from(at).unwrap_or(0))),
-            (None, _) if busy < Time::NEVER => Choice::Busy(busy),
-            (None, Some(end)) if !waits => Choice::Never(end),
+            (None, _) if busy < Time::NEVER => Choice::Later(busy),
+            (None, Some(_)) if is_away && !is_full => Choice::Later(now.after(ABSENT_NS)),
+            (None, Some(end)) if !is_full => Choice::Never(end),
             (None, _) => Choice::Wait,
         }
     }

@@ -49,6 +49,23 @@ fn the_window_bounds_what_is_handed_in_and_the_queue_what_is_kept() {
 }
 
 #[test]
+fn a_payload_that_only_an_absent_broker_might_take_does_not_hold_the_others_up() {
+    let mut bench = Bench::new(2);
+    bench.event(ClientEvent::Start);
+    bench.greet(LINK, 1);
+    let long = NewRequest { bytes: 1 << 27, ..request(0) };
+    bench.event(ClientEvent::Submit(long));
+    bench.event(ClientEvent::Submit(request(1)));
+    assert_eq!(bench.submits(), [(2, 1, LINK)]);
+    bench.sleep(3 * SECOND);
+    bench.receive(LINK, FromBroker::Heartbeat(Heartbeat { sequence: 3, silence_ns: None }));
+    bench.greet(LinkId(1), 1);
+    bench.sleep(SECOND);
+    let (bytes, bytes_max) = (1 << 27, 1 << 26);
+    assert_eq!(bench.ends(), [(1, End::Local(LocalEnd::PayloadTooLarge { bytes, bytes_max }))]);
+}
+
+#[test]
 fn busy_is_waited_out_and_handed_in_under_a_higher_submission() {
     let mut bench = Bench::open(1);
     bench.event(ClientEvent::Submit(request(0)));
