@@ -265,6 +265,7 @@ impl<E> WorkerSession<E> {
         self.backoff.reset();
         self.link = Link::Open(Open::new(welcome, now));
         self.acks.restart();
+        self.let_go_too_long(welcome.payload_bytes_max, out);
         self.send_ready(out);
         self.announce(now, self.ends_bytes, out);
         for kept in self.acks.iter_mut() {

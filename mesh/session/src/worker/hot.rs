@@ -2,7 +2,9 @@
 
 use pinmesh_protocol::command::{Heartbeat, ServiceRef, Task, ToBroker};
 use pinmesh_protocol::id::{AttemptId, Epoch};
-use pinmesh_protocol::limits::{FRAME_BYTES_MAX, LIST_MAX, SILENCE_BYTES_PER_S};
+use pinmesh_protocol::limits::{
+    FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX, LIST_MAX, SILENCE_BYTES_PER_S,
+};
 use pinmesh_protocol::status::{HeldState, RefusedCode};
 
 use super::held::HeldTask;
@@ -109,6 +111,26 @@ impl<E> WorkerSession<E> {
         }
         self.ends_bytes += bytes;
         self.acks.push(Kept::Done { index, bytes, end });
+    }
+
+    /// Ends longer than this broker takes, of a time without it or of one that took more: it would
+    /// end every session over them. READY does not list their tasks, which run again and then fail
+    /// with the limit.
+    pub(super) fn let_go_too_long(
+        &mut self,
+        payload_bytes_max: u64,
+        out: &mut impl WorkerOutbox<E>,
+    ) {
+        let bytes_max = payload_bytes_max.saturating_add(FIRST_FRAME_BYTES_MAX as u64);
+        let mut kept = core::mem::take(&mut self.acks);
+        kept.take(kept.len() as u64, |kept| match kept {
+            Kept::Done { index, bytes, end } if bytes > bytes_max => {
+                self.held.remove(index);
+                self.ends_bytes -= bytes;
+                out.forget(index, Some(end));
+            }
+            Kept::Done { .. } | Kept::Back => self.acks.push(kept),
+        });
     }
 
     /// Before a long end: says for how long there will be nothing else to hear.

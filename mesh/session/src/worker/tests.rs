@@ -212,6 +212,23 @@ fn an_end_without_a_session_is_sent_in_the_next_one() {
 }
 
 #[test]
+fn an_end_that_a_restarted_broker_would_not_take_is_let_go_so_that_its_task_runs_again() {
+    let mut bench = Bench::supervised();
+    for (task, bytes) in [(7, 10), (9, 10), (8, 2 << 20)] {
+        let index = bench.take(task).unwrap();
+        assert_eq!(bench.start(index), Start::Run);
+        bench.worker.end(bench.now, index, task as u32, bytes, &mut bench.log);
+    }
+    bench.hear(FromBroker::NoSession);
+    bench.tick_after(SECOND);
+    // Its payload_bytes_max is 1 MiB.
+    assert_eq!(bench.welcome(2), ["READY 1/1", "DONE 7", "DONE 9"]);
+    let listed: Vec<_> = bench.log.ready.last().unwrap().1.iter().map(|held| held.0).collect();
+    assert_eq!(listed, [7, 9]);
+    assert_eq!((bench.worker.unacknowledged(), bench.log.forgotten.len()), (2, 1));
+}
+
+#[test]
 fn a_restarted_broker_is_told_what_an_earlier_one_left() {
     let mut bench = Bench::supervised();
     bench.run(1);
