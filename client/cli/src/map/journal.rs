@@ -78,9 +78,15 @@ impl Journal {
             line.clear();
             let bytes = reader.read_until(b'\n', &mut line).map_err(unreadable)?;
             // The last line of a map that was killed may be cut.
-            if line.pop() != Some(b'\n') {
+            if line.last() != Some(&b'\n') {
+                let is_begun =
+                    line.starts_with(MAGIC.as_bytes()) || MAGIC.as_bytes().starts_with(&line);
+                if number == 0 && !is_begun {
+                    return Err(self.foreign());
+                }
                 break;
             }
+            line.pop();
             number += 1;
             let text = std::str::from_utf8(&line).ok();
             match text.and_then(|text| if number == 1 { None } else { record(text, at) }) {
@@ -106,21 +112,24 @@ impl Journal {
         Ok(())
     }
 
+    fn foreign(&self) -> Failure {
+        let path = self.path.display();
+        Failure::usage(format!(
+            "--resume `{path}` is no journal of a map: name another file, or remove it"
+        ))
+    }
+
     /// Checks the first line.
     fn check(&self, line: Option<&str>, about: &Value) -> Result<(), Failure> {
-        let path = self.path.display();
         let found = line.and_then(|line| line.strip_prefix(MAGIC));
         let found: Option<Value> = found.and_then(|text| serde_json::from_str(text).ok());
-        let Some(found) = found else {
-            return Err(Failure::usage(format!(
-                "--resume `{path}` is no journal of a map: name another file, or remove it"
-            )));
-        };
+        let Some(found) = found else { return Err(self.foreign()) };
         let settings = about.as_object().into_iter().flatten();
         match settings.into_iter().find(|&(key, value)| found.get(key) != Some(value)) {
             None => Ok(()),
             Some((key, value)) => {
                 let was = found.get(key).unwrap_or(&Value::Null);
+                let path = self.path.display();
                 Err(Failure::usage(format!(
                     "--resume `{path}` was begun with {key} {was}, now it is {value}: give the \
                      same again, or another journal and output"
@@ -291,10 +300,11 @@ mod tests {
         let other = Journal::open(&path, &json!({ "service": "t", "format": "raw" }));
         let error = other.expect_err("another service").message;
         assert!(error.contains(r#"begun with service "s", now it is "t""#), "{error}");
-        for content in ["something else\n", "\n"] {
+        for content in ["something else\n", "\n", "something without a line end"] {
             std::fs::write(&path, content).expect("written");
             let error = open(&path).expect_err("no journal").message;
             assert!(error.contains("no journal of a map"), "{error}");
+            assert_eq!(std::fs::read_to_string(&path).expect("still there"), content);
         }
     }
 
