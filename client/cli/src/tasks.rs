@@ -1,6 +1,7 @@
 //! `call` and `ping`, and what `map` shares with them.
 
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,8 @@ pub(crate) fn connect(connection: &Connection, window: Option<u32>) -> Result<Cl
         builder = builder.broker(broker);
     }
     if let Some(window) = window {
-        builder = builder.window(window);
+        // A map bounds the bytes itself: a signal must not find it waiting for room.
+        builder = builder.window(window).window_bytes(u64::MAX);
     }
     if let Some(keys) = keygen::keys(connection)? {
         builder = builder.keys(keys);
@@ -85,9 +87,7 @@ pub(crate) fn call(connection: &Connection, args: &Call) -> Result<u8, Failure> 
         b"-" => read_all(&mut io::stdin().lock())
             .map_err(|error| Failure::task(format!("standard input: {error}")))?,
         [b'@', path @ ..] => {
-            let path = Path::new(std::ffi::OsStr::new(
-                std::str::from_utf8(path).map_err(|_| Failure::usage("a path that is no UTF-8"))?,
-            ));
+            let path = Path::new(std::ffi::OsStr::from_bytes(path));
             read_file(path)
                 .map_err(|error| Failure::task(format!("`{}`: {error}", path.display())))?
         }

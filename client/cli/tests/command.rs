@@ -4,8 +4,10 @@
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
@@ -38,6 +40,13 @@ fn call_prints_the_output_as_it_is() {
     file.write_all(b"from a file").unwrap();
     let at = format!("@{}", file.path().display());
     assert_eq!(run(&broker.endpoint, &["call", "echo", &at]).1, "from a file");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(OsStr::from_bytes(b"\xff"));
+    std::fs::write(&path, "no UTF-8").unwrap();
+    let mut at = OsString::from("@");
+    at.push(&path);
+    let mut command = pinmesh(&broker.endpoint, &["call", "echo"]);
+    assert_eq!(said(&command.arg(at).output().unwrap()).1, "no UTF-8");
     let mut command = pinmesh(&broker.endpoint, &["call", "echo", "-"]);
     let input = File::open(file.path()).unwrap();
     let (code, out, _) = said(&command.stdin(input).output().unwrap());
