@@ -85,6 +85,15 @@ impl Source {
         Ok(Self::List(names.map(|name| OsString::from_vec(name.to_vec()).into()).collect()))
     }
 
+    /// What is named as input, folders included.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        let paths = match self {
+            Self::Files(paths) | Self::List(paths) => paths.as_slice(),
+            Self::Lines(path) => std::slice::from_ref(path),
+        };
+        paths.iter().map(PathBuf::as_path)
+    }
+
     /// What kind of inputs they are, for the journal.
     pub(crate) fn kind(&self) -> &'static str {
         match self {

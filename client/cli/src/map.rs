@@ -2,6 +2,7 @@
 
 mod errors;
 mod journal;
+mod outputs;
 mod sink;
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,6 +27,8 @@ use sink::{PutError, Sink};
 
 /// Bytes of results that may wait for their turn in an ordered map before no more tasks are begun.
 const WAITING_BYTES_MAX: usize = 256 << 20;
+/// Bytes of inputs under way after which no more are begun: what a client takes without waiting.
+const UNDER_WAY_BYTES_MAX: u64 = 256 << 20;
 /// Between two looks at the clock and at signals.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -34,6 +37,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 struct Named {
     name: Vec<u8>,
     place: PathBuf,
+    /// Of its payload.
+    bytes: u64,
 }
 
 /// An input that is not under way any more.
@@ -61,6 +66,7 @@ struct Run<'a> {
     progress: Progress,
     tally: Tally,
     under_way: HashMap<u64, (RequestId, Named)>,
+    under_way_bytes: u64,
     /// In an ordered map: ends that wait for those before them, their bytes, and whose turn it is.
     waiting: BTreeMap<u64, Ended>,
     waiting_bytes: usize,
@@ -71,7 +77,7 @@ struct Run<'a> {
 
 pub(crate) fn map(connection: &Connection, args: &Map) -> Result<u8, Failure> {
     let source = Source::new(args)?;
-    check_outputs(&source, args)?;
+    outputs::check(&source, args)?;
     let mut journal = match &args.resume {
         None => None,
         Some(path) => Some(Journal::open(path, &about(&source, args))?),
@@ -88,6 +94,7 @@ pub(crate) fn map(connection: &Connection, args: &Map) -> Result<u8, Failure> {
         progress: Progress::new(args.progress, total, skipped),
         tally: Tally::default(),
         under_way: HashMap::new(),
+        under_way_bytes: 0,
         waiting: BTreeMap::new(),
         waiting_bytes: 0,
         turn: 0,
@@ -122,27 +129,6 @@ fn about(source: &Source, args: &Map) -> serde_json::Value {
             "output": "file", "output-format": args.output_format.to_string(),
             "ordered": args.ordered }),
     }
-}
-
-/// What is written must not become an input.
-fn check_outputs(source: &Source, args: &Map) -> Result<(), Failure> {
-    for (flag, path) in [
-        ("--output", &args.output),
-        ("--output-dir", &args.output_dir),
-        ("--resume", &args.resume),
-        ("--errors", &args.errors),
-    ] {
-        if let Some(path) = path
-            && let Some(folder) = source.folder_around(path)
-        {
-            let (path, folder) = (path.display(), folder.display());
-            return Err(Failure::usage(format!(
-                "{flag} `{path}` lies in `{folder}`, which is read: it would become an input; write \
-                 it elsewhere"
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// Looks at all inputs by name, where that can be done twice: whether they are those of the journal,
@@ -222,6 +208,7 @@ impl Run<'_> {
     fn has_room(&self) -> bool {
         self.under_way.len() + self.waiting.len() < self.args.window as usize
             && self.waiting_bytes < WAITING_BYTES_MAX
+            && self.under_way_bytes < UNDER_WAY_BYTES_MAX
     }
 
     /// Hands an input in, unless it is done or cannot be read.
@@ -240,18 +227,20 @@ impl Run<'_> {
         {
             return self.arrive(index, Ended::Before);
         }
-        let bytes = input.read().and_then(|bytes| self.args.task.format.encode(bytes));
-        let sent = match bytes {
+        let payload = input.read().and_then(|bytes| self.args.task.format.encode(bytes));
+        let bytes = payload.as_ref().map_or(0, |payload| payload.len() as u64);
+        let sent = match payload {
             Err(why) => Err(Fault::input(why)),
-            Ok(bytes) => match task.submit_raw_to(queue, index, bytes) {
+            Ok(payload) => match task.submit_raw_to(queue, index, payload) {
                 Ok(request_id) => Ok(request_id),
                 Err(error @ (Error::Closed | Error::Invalid { .. })) => return Err(error.into()),
                 Err(error) => Err(error.into()),
             },
         };
-        let named = Named { name: input.name, place };
+        let named = Named { name: input.name, place, bytes };
         match sent {
             Ok(request_id) => {
+                self.under_way_bytes += bytes;
                 self.under_way.insert(index, (request_id, named));
                 Ok(())
             }
@@ -262,6 +251,7 @@ impl Run<'_> {
     /// A task has ended.
     fn settle(&mut self, index: u64, outcome: RawOutcome) -> Result<(), Failure> {
         let Some((_, named)) = self.under_way.remove(&index) else { return Ok(()) };
+        self.under_way_bytes -= named.bytes;
         let format = self.args.task.format;
         let result = outcome.map_err(Fault::from);
         let result = result.and_then(|reply| format.render(reply).map_err(Fault::output));
@@ -289,7 +279,7 @@ impl Run<'_> {
             self.tally.skipped += 1;
             return Ok(());
         };
-        let Named { name, place } = named;
+        let Named { name, place, .. } = named;
         let put = match result {
             Err(fault) => return self.fail(index, &name, &fault),
             Ok(result) => self.sink.put(index, &name, &place, result),

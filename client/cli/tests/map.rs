@@ -147,7 +147,7 @@ fn a_journal_of_another_map_is_refused_before_anything_is_written() {
         ("a\nb\n", "length --lines lines --output out", "there are 2 now, and number 2 was `c`"),
         ("a\nb\nc\n", "echo --lines lines --output out", r#"begun with service "length""#),
         ("a\nb\nc\n", "length --lines lines --output-dir d", r#"begun with output "file""#),
-        ("a\nb\nc\n", "length --lines j --output out --ordered", "begun with ordered false"),
+        ("a\nb\nc\n", "length --lines lines --output out --ordered", "begun with ordered false"),
     ] {
         test.write("lines", content);
         let before = test.broker.seen().submits.len();
@@ -183,6 +183,74 @@ fn mistakes_that_would_cost_results_are_exit_code_2() {
     let (code, _, err) = test.map("echo --files-from list --output-dir out");
     assert_eq!(code, 1);
     assert!(err.contains("../x: a path with `..`"), "{err}");
+}
+
+#[test]
+fn an_output_that_is_an_input_or_another_output_is_refused_before_it_is_emptied() {
+    let test = Test::new();
+    test.write("in", "a\n");
+    test.write("list", "other\n./in\n");
+    fs::hard_link(test.at("in"), test.at("link")).unwrap();
+    for (words, want) in [
+        ("--lines in --output in", "--output `in` is `in`, which is read"),
+        ("--lines in --output link", "--output `link` is `in`, which is read"),
+        ("--files in --errors in", "--errors `in` is `in`, which is read"),
+        ("--files-from list --output in", "--output `in` is `./in`, which is read"),
+        ("--files-from list --output list", "--output `list` is `list`, which is read"),
+        ("--lines in --output new --resume ./new", "--output and --resume are one file, `./new`"),
+        ("--lines in --output out --errors out", "--output and --errors are one file, `out`"),
+        (
+            "--lines in --output out --resume j --errors j",
+            "--resume and --errors are one file, `j`",
+        ),
+    ] {
+        let (code, out, err) = test.map(&format!("echo {words}"));
+        assert_eq!((code, &*out), (2, ""), "{words}: {err}");
+        assert!(err.contains(want), "{words}: {err}");
+        assert_eq!((&*test.read("in"), &*test.read("list")), ("a\n", "other\n./in\n"));
+    }
+    test.map_well("echo --lines in --output /dev/null --errors /dev/null");
+}
+
+#[test]
+fn a_file_of_another_map_that_was_killed_is_an_input_whose_result_has_no_place() {
+    let test = Test::new();
+    test.write("in/.pinmesh-parts/0", "half");
+    test.write("in/a", "whole");
+    let (code, _, err) = test.map("echo --files in --output-dir out");
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("in/.pinmesh-parts/0: "), "{err}");
+    assert_eq!(test.read("out/a"), "whole");
+}
+
+#[test]
+fn a_map_whose_inputs_fill_the_memory_can_be_interrupted() {
+    let test = Test::new();
+    for name in ["1", "2", "3", "4", "5", "6"] {
+        test.write(&format!("in/{name}"), "");
+        File::options()
+            .write(true)
+            .open(test.at("in").join(name))
+            .unwrap()
+            .set_len(60 << 20)
+            .unwrap();
+    }
+    let mut command = test.command("hold --files in");
+    let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+    test.broker.wait_seen("four tasks", |seen| seen.submits.len() >= 4);
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    let until = std::time::Instant::now() + GENEROUS;
+    let code = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status.code();
+        }
+        if std::time::Instant::now() > until {
+            child.kill().unwrap();
+        }
+        std::thread::yield_now();
+    };
+    assert_eq!(code, Some(130));
 }
 
 #[test]

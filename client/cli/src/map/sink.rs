@@ -216,6 +216,12 @@ impl Folder {
 
     /// Writes the file elsewhere and moves it to its place when it is whole.
     fn put(&self, index: u64, place: &Path, bytes: &[u8]) -> Result<(), PutError> {
+        if place.starts_with(PARTS) {
+            return Err(PutError::This(format!(
+                "`{PARTS}` in --output-dir is where results grow, and is removed at the end: give \
+                 the folder of this input another name, or leave it out"
+            )));
+        }
         let part = self.parts.join(index.to_string());
         let written = fs::write(&part, bytes);
         written.map_err(|error| Failure::file(&part, &error))?;
