@@ -267,12 +267,18 @@ impl LinkIo {
             let kept = head.len() as u64;
             return (End { head, frames: Vec::new() }, kept);
         }
-        let frames = cut(std::mem::take(&mut output.bytes));
+        let frames = cut(fitted(std::mem::take(&mut output.bytes)));
         let span = FrameSpan { first: 1, frames: frames.len() as u32, bytes: bytes as u64 };
         write_done(&mut head, &Done { payload: Payload::Frames(span), ..done });
         let kept = (head.len() + bytes) as u64;
         (End { head, frames }, kept)
     }
+}
+
+/// Without room to spare of more than the bytes themselves: what is kept is counted by its bytes.
+fn fitted(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.shrink_to(bytes.len().saturating_mul(2));
+    bytes
 }
 
 /// Cuts a result into frames. One frame takes the bytes as they are; beyond that each is copied
@@ -343,5 +349,19 @@ impl WorkerOutbox<End> for LinkIo {
         if let Some(page) = &self.page {
             page.free(self.slot(index));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_that_is_kept_takes_no_more_memory_than_twice_its_bytes() {
+        let mut bytes = Vec::with_capacity(64 << 20);
+        bytes.resize(40 << 10, 7);
+        let bytes = fitted(bytes);
+        assert_eq!(bytes.len(), 40 << 10);
+        assert!(bytes.capacity() <= 80 << 10, "{}", bytes.capacity());
     }
 }
