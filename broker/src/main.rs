@@ -51,7 +51,8 @@ fn main() -> ExitCode {
             ExitCode::from(EXIT_CUT_SHORT)
         }
         Err(error) => {
-            eprintln!("pinmesh-broker: {error}");
+            // Not `eprintln!`, which panics where nobody reads: the exit code has to be true.
+            let _ = writeln!(std::io::stderr(), "pinmesh-broker: {error}");
             ExitCode::from(EXIT_FAILED)
         }
     }
@@ -86,6 +87,8 @@ fn start_log() -> Result<(), String> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // It would complain of a broken standard error there, panic over that, and end the broker.
+        .log_internal_errors(false)
         .init();
     Ok(())
 }

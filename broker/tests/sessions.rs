@@ -160,6 +160,20 @@ fn sigterm_drains_says_goodbye_and_ends_with_zero() {
 }
 
 #[test]
+fn a_broker_whose_log_nobody_reads_any_more_serves_on_and_drains() {
+    let mut broker = Broker::start(&[]);
+    broker.close_stderr();
+    // Its report is several lines of the log.
+    broker.signal(Signal::USR1);
+    let (mut client, _) = Peer::welcomed(&broker.frontend, Role::Client, 11);
+    client.send(&[ToBroker::Heartbeat(Heartbeat { sequence: 1, silence_ns: None })]);
+    client.expect("its heartbeat", |c, _| matches!(c, FromBroker::Heartbeat(_)).then_some(()));
+    broker.signal(Signal::TERM);
+    client.expect("GOODBYE", |c, _| matches!(c, FromBroker::Goodbye).then_some(()));
+    assert_eq!(broker.end_unheard().code(), Some(0));
+}
+
+#[test]
 fn a_drain_that_lasts_too_long_ends_with_three_and_says_what_was_left() {
     let broker = Broker::start(&["--drain-time", "100ms"]);
     let (mut client, _) = Peer::welcomed(&broker.frontend, Role::Client, 8);

@@ -78,6 +78,16 @@ impl Broker {
         kill_process(Pid::from_child(&self.child), signal).expect("the broker is ours");
     }
 
+    /// Whoever read its stderr goes away.
+    pub(crate) fn close_stderr(&mut self) {
+        drop(self.child.stderr.take());
+    }
+
+    /// Waits for its end, where nobody reads its stderr.
+    pub(crate) fn end_unheard(mut self) -> ExitStatus {
+        self.child.wait().expect("our child")
+    }
+
     /// Waits for its end; its exit code and what it said on stderr.
     pub(crate) fn end(mut self) -> (ExitStatus, String) {
         let mut errors = String::new();
