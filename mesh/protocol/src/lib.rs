@@ -17,6 +17,7 @@ pub mod limits;
 mod options;
 #[cfg(feature = "serde")]
 pub mod payload;
+pub mod rendezvous;
 pub mod status;
 
 pub use batch::{BatchReader, BatchWriter};

@@ -27,7 +27,7 @@ pub const SERVICE_BYTES_MAX: usize = 128;
 pub const NAME_BYTES_MAX: usize = 256;
 /// The longest reason of a REFUSED, bytes of UTF-8.
 pub const REASON_BYTES_MAX: usize = 512;
-/// The longest key of a detached result, bytes.
+/// The longest key of a task, bytes.
 pub const KEY_BYTES_MAX: usize = 128;
 /// Services that a worker may declare, and aliases that a session may set.
 pub const SERVICES_MAX: usize = 256;

@@ -5,7 +5,8 @@
 
 Each vector is read with msgpack's streaming Unpacker and judged by the table of fields below, which
 follows PROTOCOL.md. Commands must mean what their vector says and, packed again, be the same bytes;
-malformed ones must be refused with the code of their vector. Prints "N passed, 0 failed".
+malformed ones must be refused with the code of their vector. The brokers of a key must have the
+weights of their vector. Prints "N passed, 0 failed".
 """
 
 import json
@@ -312,7 +313,28 @@ def check_malformed(vector):
         raise AssertionError("was taken")
 
 
+def check_rendezvous(vector):
+    def fnv1a(data):
+        value = 0xCBF29CE484222325
+        for byte in data:
+            value = (value ^ byte) * 0x100000001B3 % 2**64
+        return value
+
+    def weight(key, broker):
+        z = ((fnv1a(key) ^ fnv1a(broker.encode())) + 0x9E3779B97F4A7C15) % 2**64
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+        return z ^ z >> 31
+
+    weights = [weight(bytes.fromhex(vector["key"]), broker) for broker in vector["brokers"]]
+    found = [f"{weight:016x}" for weight in weights]
+    assert found == vector["weights"], f"weights {found}"
+    order = sorted(range(len(weights)), key=lambda at: -weights[at])
+    assert order == vector["order"], f"order {order}"
+
+
 FILES = {
+    "rendezvous.json": check_rendezvous,
     "to_broker.json": check_exact,
     "from_broker.json": check_exact,
     "tolerated.json": check_tolerated,
