@@ -101,6 +101,13 @@ pub struct Lease {
     pub term: u64,
 }
 
+impl Lease {
+    /// Whether there is one. It may have run out, which its supervisor has not seen yet.
+    pub const fn is_given(self) -> bool {
+        self.until.0 != 0
+    }
+}
+
 const STATE_MASK: u64 = 0xff;
 const CANCELLED: u64 = 1 << 8;
 const BROKER_SHIFT: u32 = 16;

@@ -34,6 +34,8 @@ use link::{Backoff, Link, Open, WELCOME_WAIT_NS};
 pub const LEASE_WAIT_NS: u64 = 1_000_000_000;
 /// How often the shell asks again for a task that waits for a lease.
 const LEASE_LOOK_NS: u64 = 5_000_000;
+/// How often a supervised worker looks whether it may open a socket: its host has a lease.
+const OPEN_LOOK_NS: u64 = 20_000_000;
 
 /// What a worker tells a broker about itself.
 #[derive(Clone, Debug)]
@@ -238,7 +240,16 @@ impl<E> WorkerSession<E> {
         }
     }
 
+    /// Under a lease of the host only. What is sent to a socket while the host has none may be
+    /// requeued by the time that it has one again, and this worker would run what another has.
     fn open(&mut self, now: Time, out: &mut impl WorkerOutbox<E>) {
+        if self.config.host.is_some() && !self.lease.is_some_and(Lease::is_given) {
+            if !matches!(self.link, Link::Closed { .. }) {
+                out.close();
+            }
+            self.link = Link::Closed { until: now.after(OPEN_LOOK_NS) };
+            return;
+        }
         let nonce = self.backoff.random();
         self.term = self.lease.map_or(0, |lease| lease.term);
         self.link = Link::Greeting { nonce, until: now.after(WELCOME_WAIT_NS) };
@@ -351,16 +362,19 @@ impl<E> WorkerSession<E> {
 
     fn on_lease(&mut self, now: Time, lease: Lease, out: &mut impl WorkerOutbox<E>) {
         self.lease = Some(lease);
-        if lease.term == self.term || !matches!(self.link, Link::Greeting { .. } | Link::Open(_)) {
+        if (lease.is_given() && lease.term == self.term) || self.link == Link::Left {
             return;
         }
-        // The lease has lapsed since this socket was opened: what waits here or is unread in it
-        // may have been sent elsewhere. It goes, and READY does not list it.
+        // The lease has lapsed since this socket was opened, whether there is another one by now or
+        // not: what waits here or is unread in the socket may have been sent elsewhere. It goes,
+        // and READY does not list it.
         for index in self.held.waiting() {
             self.held.remove(index);
             out.forget(index, None);
         }
-        self.close(now, false, out);
+        if matches!(self.link, Link::Greeting { .. } | Link::Open(_)) {
+            self.close(now, false, out);
+        }
     }
 
     fn on_drain(&mut self, give_back: bool, out: &mut impl WorkerOutbox<E>) {

@@ -182,6 +182,7 @@ impl Supervised {
     fn new() -> Self {
         let mut broker = FakeBroker::new();
         let page = StatusPage::create(1).unwrap();
+        page.set_lease(BrokerIndex(0), EPOCH, Time::NEVER);
         let (begin, begun) = channel();
         let (gate, pass) = channel();
         let handler = crate::handler::raw(move |context: &Context<'_>, _, _: &mut Output| {
@@ -215,7 +216,6 @@ impl Supervised {
         let run_loop = run_loop.unwrap();
         let thread = Some(std::thread::spawn(move || run_loop.run()));
         broker.welcome();
-        page.set_lease(BrokerIndex(0), EPOCH, Time::NEVER);
         Self { broker, page, begun, gate, stop, waker, thread }
     }
 

@@ -77,7 +77,7 @@ impl<E> WorkerSession<E> {
         }
         let given = self
             .lease
-            .filter(|lease| lease.until.0 != 0 && is_named(*lease, task.attempt.epoch, epoch));
+            .filter(|lease| lease.is_given() && is_named(*lease, task.attempt.epoch, epoch));
         match given {
             Some(lease) if now < lease.until && lease.term == self.term => return self.run(index),
             None if now.since(task.received) < LEASE_WAIT_NS => {

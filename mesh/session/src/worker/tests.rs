@@ -6,6 +6,8 @@ use pinmesh_protocol::id::{ContentType, Dispatch, Epoch, RequestId, Submission, 
 
 use super::*;
 
+mod leases;
+
 const SECOND: u64 = 1_000_000_000;
 const LEASE: Lease = Lease { epoch: Epoch(1), until: Time(100 * SECOND), term: 0 };
 
@@ -86,14 +88,14 @@ impl Bench {
         Self { worker, log: Log::default(), now: Time(SECOND) }
     }
 
-    /// With a session of epoch 1 and, if supervised, its lease.
+    /// With a session of epoch 1, if supervised under its lease.
     fn open(host: Option<PeerId>, window_tasks: u32) -> Self {
         let mut bench = Self::new(host, window_tasks);
-        bench.event(Event::Tick);
-        bench.welcome(1);
         if host.is_some() {
             bench.event(Event::Lease(LEASE));
         }
+        bench.event(Event::Tick);
+        bench.welcome(1);
         bench.log.drain();
         bench
     }
@@ -383,42 +385,6 @@ fn a_long_result_announces_its_silence_first() {
     assert_eq!(bench.start(index), Start::Run);
     bench.worker.end(bench.now, index, 1, 2 << 20, &mut bench.log);
     assert_eq!(bench.log.drain(), ["HEARTBEAT 1", "DONE 1"]);
-}
-
-#[test]
-fn without_a_lease_a_task_waits_a_second_and_goes_back() {
-    let mut bench = Bench::supervised();
-    bench.event(Event::Lease(Lease { until: Time(0), ..LEASE }));
-    let index = bench.take(1).unwrap();
-    assert_eq!(bench.start(index), Start::NotYet);
-    assert!(bench.worker.retry_start_ns().is_some());
-    bench.now = bench.now.after(LEASE_WAIT_NS);
-    assert_eq!(bench.start(index), Start::GivenBack);
-    assert_eq!(bench.log.drain(), ["RETURN 1"]);
-}
-
-#[test]
-fn a_task_goes_back_at_once_when_its_lease_has_run_out() {
-    let mut bench = Bench::supervised();
-    let index = bench.take(1).unwrap();
-    bench.now = LEASE.until;
-    assert_eq!(bench.start(index), Start::GivenBack);
-    assert_eq!(bench.log.drain(), ["RETURN 1"]);
-}
-
-#[test]
-fn after_a_lapsed_lease_what_waited_is_neither_run_nor_listed() {
-    let mut bench = Bench::supervised();
-    bench.run(1);
-    let waiting = bench.take(2).unwrap();
-    bench.log.drain();
-    assert_eq!(bench.event(Event::Lease(Lease { term: 1, ..LEASE })), ["close"]);
-    assert_eq!(bench.start(waiting), Start::GivenBack);
-    assert_eq!(bench.tick_after(0), ["open", "HELLO"]);
-    assert_eq!(bench.welcome(1), ["READY 1/1", "DONE 1"]);
-    assert_eq!(bench.log.ready.last().unwrap().1, [(1, HeldState::Ended)]);
-    let index = bench.take(3).unwrap();
-    assert_eq!(bench.start(index), Start::Run);
 }
 
 #[test]
