@@ -49,12 +49,12 @@ impl Group {
         })
     }
 
-    /// Offers a worker's credit. Its level is its in-flight count.
+    /// Offers a worker's credit. Its level is how many it holds.
     #[inline]
     pub(crate) fn list(&mut self, workers: &mut Slab<WorkerKey, Worker>, index: u32) {
         let worker = workers.at_mut(index);
         debug_assert!(worker.level.is_none(), "listed once at most");
-        let level = (worker.in_flight.len() as usize).min(LEVELS - 1);
+        let level = (worker.held() as usize).min(LEVELS - 1);
         worker.level = Some(level as u16);
         self.levels.stacks[level].push_front(workers, index);
         self.levels.occupied[level / 64] |= 1 << (level % 64);

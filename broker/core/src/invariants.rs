@@ -28,7 +28,7 @@ impl<B: Body> Broker<B> {
 }
 
 fn check_tasks<B: Body>(state: &State<B>, found: &mut Vec<String>) {
-    let mut bytes = 0;
+    let mut bytes = state.inherited.kept_bytes();
     let mut held = 0;
     for (key, task) in state.tasks.iter() {
         bytes += task.kept_bytes();
@@ -126,10 +126,13 @@ fn check_workers<B: Body>(state: &State<B>, found: &mut Vec<String>) {
         if count != worker.in_flight.len() || bytes != worker.in_flight_bytes {
             found.push(format!("{key:?}: its counts do not fit its list"));
         }
+        if worker.beside != state.inherited.count_beside(key) {
+            found.push(format!("{key:?}: its attempts of earlier epochs are miscounted"));
+        }
         if worker.level.is_some() && !worker.has_credit() {
             found.push(format!("{key:?}: listed without credit"));
         }
-        if worker.level.is_some_and(|level| u32::from(level) != count.min(1023)) {
+        if worker.level.is_some_and(|level| u32::from(level) != worker.held().min(1023)) {
             found.push(format!("{key:?}: listed at the wrong level"));
         }
         if worker.state == WorkerState::Dead && count > 0 {

@@ -39,6 +39,8 @@ pub struct Ledger {
     pub held: u64,
     /// Sendings of a task to a worker.
     pub dispatched: u64,
+    /// Attempts of an earlier epoch of this broker that a request submitted again has taken over.
+    pub adopted: u64,
     /// Attempts that went back to waiting: their worker was lost, or gave them back.
     pub requeued: u64,
     /// Ends of attempts that were not open any more: acknowledged and dropped.

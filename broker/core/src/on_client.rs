@@ -3,7 +3,7 @@
 use pinmesh_protocol::command::{
     Accepted, CancelAttempt, CancelRequest, Fetched, FromBroker, ServiceRef,
 };
-use pinmesh_protocol::id::{AttemptId, Dispatch, TaskId};
+use pinmesh_protocol::id::{Dispatch, TaskId};
 use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
 use pinmesh_protocol::status::{FetchState, RefusedCode, Status};
 
@@ -162,6 +162,9 @@ impl<B: Body> State<B> {
         let queue = self.services.at_mut(service);
         queue.tasks += 1;
         queue.waiting.push_back(&mut self.tasks, task.index(), submit.priority);
+        if !self.inherited.is_empty() && self.claim_inherited(task, out) {
+            return;
+        }
         self.dispatch_service(service, out);
         self.watch_service(service);
     }
@@ -212,11 +215,7 @@ impl<B: Body> State<B> {
     pub(crate) fn ask_to_stop(&mut self, key: TaskKey, is_hard: bool, out: &mut impl Outbox<B>) {
         let task = self.tasks.at(key.index());
         let Some(worker) = self.workers.get(task.worker) else { return };
-        let attempt = AttemptId {
-            epoch: self.config.epoch,
-            task: TaskId(key.bits()),
-            dispatch: task.dispatch,
-        };
+        let attempt = self.attempt_of(key);
         let Some(conn) = self.overseer_conn(task.worker) else { return };
         let slot = worker.slot;
         out.send(conn, FromBroker::Cancel(CancelAttempt { slot, attempt, is_hard }));

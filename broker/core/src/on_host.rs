@@ -11,7 +11,7 @@ use crate::event::{Body, Conn};
 use crate::outbox::Outbox;
 use crate::retry::Loss;
 use crate::session::Peer;
-use crate::slab::{HostKey, Key, TaskKey, TimerKey, WorkerKey};
+use crate::slab::{HostKey, Key, TimerKey, WorkerKey};
 use crate::state::{State, Wake};
 use crate::worker::{Host, Place};
 
@@ -61,6 +61,9 @@ impl<B: Body> State<B> {
         });
         self.workers_gone(&gone, out);
         self.renew_lease(key, out);
+        for attempt in command.workers.iter().flat_map(|worker| &worker.claimed) {
+            self.stop_superseded(*attempt, out);
+        }
     }
 
     pub(crate) fn on_lost(&mut self, conn: Conn, lost: &Lost, out: &mut impl Outbox<B>) {
@@ -94,9 +97,10 @@ impl<B: Body> State<B> {
         }
         self.count_end(conn);
         for attempt in &recalled.attempts {
-            let key = TaskKey(attempt.task.0);
-            let Some(task) = self.tasks.get(key) else {
+            let key = self.resolve(*attempt).map(|(key, _)| key);
+            let Some((key, task)) = key.and_then(|key| Some((key, self.tasks.get(key)?))) else {
                 self.ledger.stale_ends += 1;
+                self.recall_inherited(peer, *attempt, out);
                 continue;
             };
             let is_current = *attempt == self.attempt_of(key) && task.occupies;

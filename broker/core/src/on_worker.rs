@@ -1,7 +1,7 @@
 //! What workers do: READY, WINDOW, DONE, RETURN, and being gone.
 
 use pinmesh_protocol::command::{CancelAttempt, FromBroker, Held, Ready, StageTimes, Window};
-use pinmesh_protocol::id::{AttemptId, TaskId};
+use pinmesh_protocol::id::AttemptId;
 use pinmesh_protocol::status::{EndStatus, HeldState, RefusedCode};
 
 use crate::event::{Body, Conn, DoneEvent};
@@ -38,6 +38,7 @@ impl<B: Body> State<B> {
         worker.next_part += 1;
         if ready.part + 1 == ready.parts && worker.state == WorkerState::Greeting {
             worker.state = WorkerState::Serving;
+            self.forget_unlisted(key);
             self.requeue_unlisted(key, out);
             self.list(key.index());
             self.feed(key, out);
@@ -132,11 +133,10 @@ impl<B: Body> State<B> {
 
     /// An attempt that the worker says it holds.
     fn take_held(&mut self, conn: Conn, key: WorkerKey, held: &Held, out: &mut impl Outbox<B>) {
-        let is_of_this_epoch = held.attempt.epoch == self.config.epoch;
-        let task_key = TaskKey(held.attempt.task.0);
-        if let Some(task) = self.tasks.get_mut(task_key).filter(|task| {
-            is_of_this_epoch && task.dispatch == held.attempt.dispatch && task.worker == key
-        }) {
+        if let Some((task_key, dispatch)) = self.resolve(held.attempt)
+            && let Some(task) = self.tasks.get_mut(task_key)
+            && (task.dispatch, task.worker) == (dispatch, key)
+        {
             if task.occupies {
                 task.is_listed = true;
                 return;
@@ -149,18 +149,19 @@ impl<B: Body> State<B> {
                 return;
             }
         }
+        if held.attempt.epoch != self.config.epoch && self.inherit(key, held) {
+            return;
+        }
         if held.state == HeldState::Ended {
             return;
         }
-        // Superseded or unknown here. One of an earlier life of this broker may finish in peace: its
-        // end is dropped, and its client has handed it in again.
+        // Superseded or unknown here.
         let worker = self.workers.at(key.index());
         let to = if worker.host.is_some() { self.overseer_conn(key) } else { Some(conn) };
         let slot = self.workers.at(key.index()).slot;
         if let Some(to) = to {
             let attempt = held.attempt;
-            let is_hard = is_of_this_epoch;
-            out.send(to, FromBroker::Cancel(CancelAttempt { slot, attempt, is_hard }));
+            out.send(to, FromBroker::Cancel(CancelAttempt { slot, attempt, is_hard: true }));
         }
     }
 
@@ -186,35 +187,57 @@ impl<B: Body> State<B> {
     #[inline]
     pub(crate) fn on_done(&mut self, conn: Conn, done: DoneEvent<B>, out: &mut impl Outbox<B>) {
         let Some(key) = self.worker_of(conn, "DONE", out) else { return };
-        let Some(task_key) = self.take_end(conn, key, done.attempt) else { return };
+        let Some(done) = (match done.attempt.epoch == self.config.epoch {
+            true => Some(done),
+            false => self.keep_end(conn, key, done),
+        }) else {
+            return self.feed(key, out);
+        };
+        let Some(task_key) = self.take_end(conn, key, done.attempt) else {
+            return self.feed(key, out);
+        };
         self.release(task_key);
         let task = self.tasks.at(task_key.index());
         if task.state == TaskState::Ended {
             self.forget_if_over(task_key);
         } else {
-            let broker_wait = task.dispatched_at.since(task.received_at);
-            let away = self.now.since(task.dispatched_at);
-            let stages = StageTimes {
-                broker_wait_ns: broker_wait.0,
-                transit_ns: away.0.saturating_sub(done.residence_ns),
-                worker_wait_ns: done.residence_ns.saturating_sub(done.service_ns),
-                service_ns: done.service_ns,
-            };
-            let (status, body) = match self.objection_to_result(&done.body) {
-                None => (done.status, EndBody::Handler(done.body)),
-                Some(text) => (EndStatus::Failed, EndBody::Fixed(text)),
-            };
-            if status == EndStatus::Failed {
-                self.tasks.at_mut(task_key.index()).tries += 1;
-            }
-            self.finish(task_key, status.into(), Some(stages), body, out);
+            self.end_by_handler(task_key, done, out);
         }
         self.feed(key, out);
     }
 
+    /// The handler's end is the task's.
+    #[inline]
+    pub(crate) fn end_by_handler(
+        &mut self,
+        task_key: TaskKey,
+        done: DoneEvent<B>,
+        out: &mut impl Outbox<B>,
+    ) {
+        let task = self.tasks.at(task_key.index());
+        let broker_wait = task.dispatched_at.since(task.received_at);
+        let away = self.now.since(task.dispatched_at);
+        let stages = StageTimes {
+            broker_wait_ns: broker_wait.0,
+            transit_ns: away.0.saturating_sub(done.residence_ns),
+            worker_wait_ns: done.residence_ns.saturating_sub(done.service_ns),
+            service_ns: done.service_ns,
+        };
+        let (status, body) = match self.objection_to_result(&done.body) {
+            None => (done.status, EndBody::Handler(done.body)),
+            Some(text) => (EndStatus::Failed, EndBody::Fixed(text)),
+        };
+        if status == EndStatus::Failed {
+            self.tasks.at_mut(task_key.index()).tries += 1;
+        }
+        self.finish(task_key, status.into(), Some(stages), body, out);
+    }
+
     pub(crate) fn on_return(&mut self, conn: Conn, attempt: AttemptId, out: &mut impl Outbox<B>) {
         let Some(key) = self.worker_of(conn, "RETURN", out) else { return };
-        let Some(task_key) = self.take_end(conn, key, attempt) else { return };
+        let Some(task_key) = self.take_end(conn, key, attempt) else {
+            return self.feed(key, out);
+        };
         self.park(key);
         self.give_back(task_key, out);
     }
@@ -266,17 +289,18 @@ impl<B: Body> State<B> {
     /// Counts an end and checks that its sender may still give it.
     #[inline]
     fn take_end(&mut self, conn: Conn, key: WorkerKey, attempt: AttemptId) -> Option<TaskKey> {
-        let task_key = TaskKey(attempt.task.0);
-        let found = self
-            .tasks
-            .get(task_key)
-            .filter(|task| attempt.epoch == self.config.epoch && task.dispatch == attempt.dispatch);
+        let resolved = self.resolve(attempt);
+        let found = resolved.and_then(|(task_key, dispatch)| {
+            let task = self.tasks.get(task_key).filter(|task| task.dispatch == dispatch)?;
+            Some((task_key, task))
+        });
         if let Some(session) = self.sessions.get_mut(conn) {
             // Nobody knows how long the task of a stale end was.
-            session.take_end(found.map_or(u64::MAX, |task| task.payload_bytes));
+            session.take_end(found.map_or(u64::MAX, |(_, task)| task.payload_bytes));
         }
-        let Some(task) = found else {
+        let Some((task_key, task)) = found else {
             self.ledger.stale_ends += 1;
+            self.end_inherited(key, attempt);
             return None;
         };
         if task.dispatch.0 == 0 || task.worker != key {
@@ -304,15 +328,22 @@ impl<B: Body> State<B> {
         for task in self.held_by(key.index()) {
             self.tasks.at_mut(task.index()).is_listed = false;
         }
-        let limit = self.worker_silence_max(key);
+        self.inherited.unmark(key);
         let worker = self.workers.at_mut(key.index());
         worker.conn = None;
         if worker.state != WorkerState::Dead {
             worker.state = WorkerState::Away;
         }
-        let at = self.now.after(limit.unwrap_or_else(|| self.silence_max()));
-        let timer = self.timers.set(at, Wake::WorkerAway(key));
-        self.workers.at_mut(key.index()).away_timer = Some(timer);
+        self.watch_away(key);
+    }
+
+    /// From now on a worker without a session may stay away for as long as what it holds allows.
+    pub(crate) fn watch_away(&mut self, key: WorkerKey) {
+        let limit = self.worker_silence_max(key).unwrap_or_else(|| self.silence_max());
+        let timer = self.timers.set(self.now.after(limit), Wake::WorkerAway(key));
+        if let Some(earlier) = self.workers.at_mut(key.index()).away_timer.replace(timer) {
+            self.timers.cancel(earlier);
+        }
     }
 
     /// How long a worker may say nothing: `None` while its supervisor speaks for it.
@@ -321,12 +352,18 @@ impl<B: Body> State<B> {
         if worker.state == WorkerState::Dead {
             return Some(self.silence_max());
         }
+        let is_idle = worker.held() == 0;
         match worker.host {
             Some(host) => match self.peers.get(&host) {
                 Some(Peer::Host(_)) => None,
-                _ => Some(self.silence_max()),
+                None if is_idle => Some(self.silence_max()),
+                // Its supervisor may still have the lease of an earlier life of this broker.
+                None => Some(self.silence_max().max(self.config.host_requeue())),
+                Some(Peer::Client(_) | Peer::Worker(_)) => Some(self.silence_max()),
             },
-            None if worker.in_flight.is_empty() => Some(self.silence_max()),
+            None if is_idle => Some(self.silence_max()),
+            // Nobody knows how long what it brought along may run, only how long it matters.
+            None if worker.in_flight.is_empty() => Some(self.config.client_kept),
             None => Some(Span(worker.max_runtime.0.saturating_add(self.config.grace.0))),
         }
     }
@@ -339,10 +376,7 @@ impl<B: Body> State<B> {
             return;
         }
         if self.worker_silence_max(key).is_none() {
-            let at = self.now.after(self.silence_max());
-            let timer = self.timers.set(at, Wake::WorkerAway(key));
-            self.workers.at_mut(key.index()).away_timer = Some(timer);
-            return;
+            return self.watch_away(key);
         }
         self.worker_silent(key, out);
     }
@@ -383,11 +417,5 @@ impl<B: Body> State<B> {
                 Peer::Client(_) | Peer::Worker(_) => None,
             },
         }
-    }
-
-    /// The attempt of a task that is in flight, for messages and logs.
-    pub(crate) fn attempt_of(&self, key: TaskKey) -> AttemptId {
-        let dispatch = self.tasks.at(key.index()).dispatch;
-        AttemptId { epoch: self.config.epoch, task: TaskId(key.bits()), dispatch }
     }
 }

@@ -147,6 +147,7 @@ impl<B: Body> State<B> {
         debug_assert!(worker.in_flight.is_empty(), "the dead hold nothing");
         if let Some(mut worker) = self.workers.remove(key) {
             self.peers.remove(&worker.peer_id);
+            self.forget_inherited_of(key);
             if let Some(timer) = worker.away_timer.take() {
                 self.timers.cancel(timer);
             }

@@ -12,6 +12,7 @@ use crate::client::Client;
 use crate::config::CoreConfig;
 use crate::event::{Body, Conn};
 use crate::group::Group;
+use crate::inherited::Inherited;
 use crate::ledger::Ledger;
 use crate::outbox::Outbox;
 use crate::service::Services;
@@ -37,6 +38,8 @@ pub(crate) enum Wake {
     Host(HostKey),
     /// Nobody has served the service for `service_wait`.
     Service(ServiceKey),
+    /// Attempts of an earlier epoch may have been unclaimed for too long.
+    Inherited,
     /// A task's deadline, or, while it awaits its end, the end of that wait.
     Task(TaskKey),
 }
@@ -57,6 +60,7 @@ pub(crate) struct State<B> {
     pub(crate) hosts: Slab<HostKey, Host>,
     pub(crate) peers: BTreeMap<PeerId, Peer>,
     pub(crate) places: BTreeMap<Place, WorkerKey>,
+    pub(crate) inherited: Inherited<B>,
     pub(crate) sessions: Sessions,
     pub(crate) timers: TimerWheel<Wake>,
     pub(crate) ledger: Ledger,
@@ -80,6 +84,7 @@ impl<B: Body> State<B> {
             hosts: Slab::new(),
             peers: BTreeMap::new(),
             places: BTreeMap::new(),
+            inherited: Inherited::new(),
             sessions: Sessions::new(),
             timers: TimerWheel::new(),
             ledger: Ledger::default(),

@@ -45,6 +45,8 @@ pub(crate) struct Worker {
     pub(crate) own_window: (u32, u64),
     pub(crate) in_flight: List,
     pub(crate) in_flight_bytes: u64,
+    /// Attempts of an earlier epoch that it holds beside those.
+    pub(crate) beside: u32,
     /// The longest max runtime among what it was sent since it was last idle.
     pub(crate) max_runtime: Span,
     /// Its batch could not be sent.
@@ -89,6 +91,7 @@ impl Worker {
             own_window: (0, 0),
             in_flight: List::EMPTY,
             in_flight_bytes: 0,
+            beside: 0,
             max_runtime: Span(0),
             is_full: false,
             parked_until: None,
@@ -101,13 +104,19 @@ impl Worker {
         }
     }
 
+    /// Attempts that it holds, of whichever epoch.
+    #[inline]
+    pub(crate) fn held(&self) -> u32 {
+        self.in_flight.len() + self.beside
+    }
+
     /// Whether it may be sent another task.
     pub(crate) fn has_credit(&self) -> bool {
         self.state == WorkerState::Serving
             && self.has_lease
             && !self.is_full
             && self.parked_until.is_none()
-            && self.in_flight.len() < self.window_tasks
+            && self.held() < self.window_tasks
             && (self.in_flight_bytes < self.window_bytes || self.in_flight.is_empty())
     }
 

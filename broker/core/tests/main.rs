@@ -7,6 +7,7 @@ mod abuse;
 mod cancels;
 mod hostile;
 mod hosts;
+mod inherited;
 mod losses;
 mod overload;
 mod ready;

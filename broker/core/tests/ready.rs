@@ -2,7 +2,7 @@
 
 use pinmesh_core::{Conn, Event};
 use pinmesh_protocol::command::Held;
-use pinmesh_protocol::id::{AttemptId, Epoch};
+use pinmesh_protocol::id::AttemptId;
 use pinmesh_protocol::status::{HeldState, LossKind, RefusedCode, Role, Status};
 
 use crate::support::{
@@ -152,19 +152,6 @@ fn a_superseded_attempt_on_a_host_is_cancelled_through_its_supervisor() {
     let list = vec![held(&task, HeldState::Claimed)];
     let effects = sim.greet(13, 2, Greeting { host: Some(5), ..listing(list) });
     assert_eq!(cancels(&effects, supervisor), [(attempt(&task), true)]);
-}
-
-#[test]
-fn an_attempt_of_another_life_of_the_broker_is_asked_softly_to_stop() {
-    let mut sim = Sim::new();
-    let client = sim.client(1);
-    sim.worker(2, &["work"]);
-    let task = tasks(&sim.submit(client, 1))[0];
-    let foreign = AttemptId { epoch: Epoch(99), ..attempt(&task) };
-    let entry = Held { attempt: foreign, ..held(&task, HeldState::Claimed) };
-    let effects = sim.greet(3, 3, listing(vec![entry]));
-    assert_eq!(cancels(&effects, Conn(3)), [(foreign, false)]);
-    assert_eq!(sim.broker.counts().in_flight, 1, "the task of the same number is untouched");
 }
 
 #[test]

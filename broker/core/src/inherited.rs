@@ -1,0 +1,426 @@
+//! Attempts of an earlier life of this broker that workers still hold. A request that is submitted
+//! again takes over the attempt that runs for it, so that a restart of the broker runs nothing
+//! twice. Until that happens the attempt counts in its worker's window and its end is kept; after
+//! `client_kept` nobody will come any more, and it is asked to stop.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use pinmesh_protocol::command::{CancelAttempt, FromBroker, Held};
+use pinmesh_protocol::id::{AttemptId, Dispatch, PeerId, RequestId, TaskId};
+use pinmesh_protocol::status::HeldState;
+
+use crate::event::{Body, Conn, DoneEvent};
+use crate::group::LEVELS;
+use crate::outbox::Outbox;
+use crate::session::Peer;
+use crate::slab::{Key, TaskKey, WorkerKey};
+use crate::state::{State, Wake};
+use crate::task::TaskState;
+use crate::time::Time;
+use crate::worker::WorkerState;
+
+/// Whose request, and which.
+type Request = (PeerId, RequestId);
+
+/// See the module. Bounded by the windows of the workers that list them.
+pub(crate) struct Inherited<B> {
+    attempts: BTreeMap<AttemptId, Entry<B>>,
+    /// Of those that are unclaimed.
+    by_request: BTreeMap<Request, AttemptId>,
+    /// The latest attempt that a task has taken over.
+    by_task: BTreeMap<TaskKey, AttemptId>,
+    has_timer: bool,
+}
+
+struct Entry<B> {
+    worker: WorkerKey,
+    /// Named by a READY whose last part has not come.
+    is_listed: bool,
+    standing: Standing<B>,
+}
+
+enum Standing<B> {
+    /// Its request has not been submitted here so far.
+    Unclaimed { request: Request, until: Time, end: Option<DoneEvent<B>> },
+    /// This dispatch of the task stands for it.
+    Adopted { task: TaskKey, dispatch: Dispatch },
+    /// Nobody will ask for it; it counts in its worker's window until it has ended.
+    Forsaken,
+    /// Its request was sent to another worker, or has ended, before anybody said that this one has
+    /// it: to be stopped at once. Counts as a forsaken one does.
+    Superseded,
+}
+
+impl<B: Body> Entry<B> {
+    /// Whether it keeps its worker busy beside what the broker has sent there.
+    const fn is_beside(&self) -> bool {
+        match &self.standing {
+            Standing::Unclaimed { end, .. } => end.is_none(),
+            Standing::Forsaken | Standing::Superseded => true,
+            Standing::Adopted { .. } => false,
+        }
+    }
+
+    const fn has_end(&self) -> bool {
+        matches!(self.standing, Standing::Unclaimed { end: Some(_), .. })
+    }
+
+    fn kept_bytes(&self) -> u64 {
+        match &self.standing {
+            Standing::Unclaimed { end: Some(done), .. } => done.body.kept_bytes(),
+            Standing::Unclaimed { .. }
+            | Standing::Adopted { .. }
+            | Standing::Forsaken
+            | Standing::Superseded => 0,
+        }
+    }
+}
+
+impl<B: Body> Inherited<B> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            attempts: BTreeMap::new(),
+            by_request: BTreeMap::new(),
+            by_task: BTreeMap::new(),
+            has_timer: false,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.attempts.is_empty()
+    }
+
+    /// Bytes of the ends that are kept.
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        self.attempts.values().map(Entry::kept_bytes).sum()
+    }
+
+    /// How many keep this worker busy beside what the broker has sent there.
+    pub(crate) fn count_beside(&self, worker: WorkerKey) -> u32 {
+        self.of(worker).filter(|(_, entry)| entry.is_beside()).count() as u32
+    }
+
+    /// The session of this worker ended: what its READY had listed until then counts for nothing.
+    pub(crate) fn unmark(&mut self, worker: WorkerKey) {
+        self.attempts.values_mut().filter(|entry| entry.worker == worker).for_each(|entry| {
+            entry.is_listed = false;
+        });
+    }
+
+    fn of(&self, worker: WorkerKey) -> impl Iterator<Item = (AttemptId, &Entry<B>)> {
+        let entries = self.attempts.iter().filter(move |(_, entry)| entry.worker == worker);
+        entries.map(|(attempt, entry)| (*attempt, entry))
+    }
+
+    fn insert(&mut self, attempt: AttemptId, entry: Entry<B>) {
+        self.remove(attempt);
+        match &entry.standing {
+            Standing::Unclaimed { request, .. } => {
+                self.by_request.insert(*request, attempt);
+            }
+            Standing::Adopted { task, .. } => {
+                self.by_task.insert(*task, attempt);
+            }
+            Standing::Forsaken | Standing::Superseded => {}
+        }
+        self.attempts.insert(attempt, entry);
+    }
+
+    fn remove(&mut self, attempt: AttemptId) -> Option<Entry<B>> {
+        let entry = self.attempts.remove(&attempt)?;
+        match &entry.standing {
+            Standing::Unclaimed { request, .. } => {
+                if self.by_request.get(request) == Some(&attempt) {
+                    self.by_request.remove(request);
+                }
+            }
+            Standing::Adopted { task, .. } => {
+                if self.by_task.get(task) == Some(&attempt) {
+                    self.by_task.remove(task);
+                }
+            }
+            Standing::Forsaken | Standing::Superseded => {}
+        }
+        Some(entry)
+    }
+}
+
+impl<B: Body> State<B> {
+    /// The task and the dispatch of it that an attempt stands for, of whichever epoch.
+    #[inline]
+    pub(crate) fn resolve(&self, attempt: AttemptId) -> Option<(TaskKey, Dispatch)> {
+        if attempt.epoch == self.config.epoch {
+            return Some((TaskKey(attempt.task.0), attempt.dispatch));
+        }
+        match self.inherited.attempts.get(&attempt)?.standing {
+            Standing::Adopted { task, dispatch } => Some((task, dispatch)),
+            Standing::Unclaimed { .. } | Standing::Forsaken | Standing::Superseded => None,
+        }
+    }
+
+    /// What the latest dispatch of a task is called towards its worker.
+    pub(crate) fn attempt_of(&self, key: TaskKey) -> AttemptId {
+        let dispatch = self.tasks.at(key.index()).dispatch;
+        let adopted = self.inherited.by_task.get(&key).copied();
+        adopted
+            .filter(|attempt| self.resolve(*attempt) == Some((key, dispatch)))
+            .unwrap_or(AttemptId { epoch: self.config.epoch, task: TaskId(key.bits()), dispatch })
+    }
+
+    /// READY lists an attempt of an earlier epoch. `false`: it is superseded.
+    pub(crate) fn inherit(&mut self, worker: WorkerKey, held: &Held) -> bool {
+        let request = (held.client_id, held.request_id);
+        match self.task_of_request(request) {
+            Some(task) if self.can_adopt(task, worker) => {
+                self.forget_inherited(held.attempt);
+                self.adopt(task, worker, held.attempt);
+                self.tasks.at_mut(task.index()).is_listed = true;
+                true
+            }
+            Some(_) => {
+                if held.state != HeldState::Ended {
+                    self.remember(worker, held.attempt, Standing::Superseded);
+                }
+                false
+            }
+            None => {
+                if let Some(entry) = self.inherited.attempts.get_mut(&held.attempt)
+                    && (entry.worker == worker || entry.has_end())
+                {
+                    // Known from an earlier session: its time does not begin anew.
+                    entry.is_listed = true;
+                    return true;
+                }
+                let until = self.now.after(self.config.client_kept);
+                let standing = Standing::Unclaimed { request, until, end: None };
+                let is_taken = self.remember(worker, held.attempt, standing);
+                self.watch_inherited();
+                is_taken || held.state == HeldState::Ended
+            }
+        }
+    }
+
+    fn remember(&mut self, worker: WorkerKey, attempt: AttemptId, standing: Standing<B>) -> bool {
+        self.forget_inherited(attempt);
+        let (window, _) = self.workers.at(worker.index()).own_window;
+        if self.inherited.of(worker).count() >= (window as usize).min(LEVELS) {
+            return false;
+        }
+        self.inherited.insert(attempt, Entry { worker, is_listed: true, standing });
+        self.recount(worker);
+        true
+    }
+
+    /// A worker that lists an attempt as its own may go on with it for this task.
+    fn can_adopt(&self, task: TaskKey, worker: WorkerKey) -> bool {
+        let task = self.tasks.at(task.index());
+        let worker = self.workers.get(worker).filter(|worker| worker.state != WorkerState::Dead);
+        task.state == TaskState::Pending
+            && worker.is_some_and(|worker| worker.services.contains(&task.service))
+    }
+
+    /// The task, which is pending, is with that worker already.
+    fn adopt(&mut self, key: TaskKey, worker: WorkerKey, attempt: AttemptId) {
+        self.ledger.adopted += 1;
+        self.unqueue(key);
+        self.occupy(key, worker.index());
+        let task = self.tasks.at_mut(key.index());
+        task.dispatch.0 += 1;
+        task.dispatched_at = self.now;
+        let standing = Standing::Adopted { task: key, dispatch: task.dispatch };
+        self.inherited.insert(attempt, Entry { worker, is_listed: false, standing });
+        if self.workers.at(worker.index()).conn.is_none() {
+            self.watch_away(worker);
+        }
+    }
+
+    /// A request has come, and is pending: an attempt that runs for it is its own, an end that is
+    /// kept ends it. `true`: it is not pending any more.
+    pub(crate) fn claim_inherited(&mut self, key: TaskKey, out: &mut impl Outbox<B>) -> bool {
+        let task = self.tasks.at(key.index());
+        let Some(client) = task.client.and_then(|client| self.clients.get(client)) else {
+            return false;
+        };
+        let request = (client.peer_id, task.request_id);
+        let Some(attempt) = self.inherited.by_request.get(&request).copied() else { return false };
+        let Some(entry) = self.forget_inherited(attempt) else { return false };
+        if let Standing::Unclaimed { end: Some(done), .. } = entry.standing {
+            self.ledger.adopted += 1;
+            self.end_by_handler(key, done, out);
+            return true;
+        }
+        if self.can_adopt(key, entry.worker) {
+            self.adopt(key, entry.worker, attempt);
+            return true;
+        }
+        self.remember(entry.worker, attempt, Standing::Superseded);
+        self.stop_inherited(entry.worker, attempt, true, out);
+        false
+    }
+
+    /// DONE of an attempt that is unclaimed is kept for its request; any other is handed back.
+    pub(crate) fn keep_end(
+        &mut self,
+        conn: Conn,
+        key: WorkerKey,
+        done: DoneEvent<B>,
+    ) -> Option<DoneEvent<B>> {
+        let is_too_much = self.objection_to_result(&done.body).is_some();
+        let Some(entry) = self.inherited.attempts.get_mut(&done.attempt) else { return Some(done) };
+        match &mut entry.standing {
+            Standing::Unclaimed { end, .. }
+                if end.is_none() && entry.worker == key && !is_too_much =>
+            {
+                self.bytes += done.body.kept_bytes();
+                *end = Some(done);
+            }
+            Standing::Unclaimed { .. }
+            | Standing::Adopted { .. }
+            | Standing::Forsaken
+            | Standing::Superseded => {
+                return Some(done);
+            }
+        }
+        self.recount(key);
+        if let Some(session) = self.sessions.get_mut(conn) {
+            session.take_end(u64::MAX);
+        }
+        None
+    }
+
+    /// An attempt that no task stands behind has ended, or was given back by this worker.
+    pub(crate) fn end_inherited(&mut self, worker: WorkerKey, attempt: AttemptId) {
+        let entry = self.inherited.attempts.get(&attempt);
+        if entry.is_some_and(|entry| entry.worker == worker && entry.is_beside()) {
+            self.forget_inherited(attempt);
+        }
+    }
+
+    /// RECALLED names an attempt that no task stands behind.
+    pub(crate) fn recall_inherited(
+        &mut self,
+        peer: Peer,
+        attempt: AttemptId,
+        out: &mut impl Outbox<B>,
+    ) {
+        let Some(key) = self.inherited.attempts.get(&attempt).map(|entry| entry.worker) else {
+            return;
+        };
+        let is_its_own = match peer {
+            Peer::Worker(sender) => sender == key,
+            Peer::Host(host) => {
+                let host = self.hosts.at(host.index()).peer_id;
+                self.workers.get(key).is_some_and(|worker| worker.host == Some(host))
+            }
+            Peer::Client(_) => false,
+        };
+        if is_its_own {
+            self.end_inherited(key, attempt);
+            self.feed(key, out);
+        }
+    }
+
+    /// After the last part of READY: what this worker does not list any more it does not hold.
+    pub(crate) fn forget_unlisted(&mut self, worker: WorkerKey) {
+        let beside = self.inherited.of(worker).filter(|(_, entry)| entry.is_beside());
+        let unlisted = beside.filter(|(_, entry)| !entry.is_listed);
+        let unlisted: Vec<_> = unlisted.map(|(attempt, _)| attempt).collect();
+        for attempt in unlisted {
+            self.forget_inherited(attempt);
+        }
+        self.inherited.unmark(worker);
+    }
+
+    /// A worker is forgotten: only the ends that it left behind still matter.
+    pub(crate) fn forget_inherited_of(&mut self, worker: WorkerKey) {
+        let attempts: Vec<_> = self.inherited.of(worker).map(|(attempt, _)| attempt).collect();
+        for attempt in attempts {
+            let entry = self.inherited.attempts.get(&attempt);
+            if entry.is_some_and(|entry| !entry.has_end()) {
+                self.inherited.remove(attempt);
+            }
+        }
+    }
+
+    fn forget_inherited(&mut self, attempt: AttemptId) -> Option<Entry<B>> {
+        let entry = self.inherited.remove(attempt)?;
+        self.bytes -= entry.kept_bytes();
+        self.recount(entry.worker);
+        Some(entry)
+    }
+
+    /// What is beside changes the credit of its worker.
+    fn recount(&mut self, key: WorkerKey) {
+        let beside = self.inherited.count_beside(key);
+        if self.workers.get(key).is_some_and(|worker| worker.beside != beside) {
+            self.unlist(key.index());
+            self.workers.at_mut(key.index()).beside = beside;
+            self.list(key.index());
+        }
+    }
+
+    fn task_of_request(&self, (client, request): Request) -> Option<TaskKey> {
+        match self.peers.get(&client)? {
+            Peer::Client(key) => self.clients.get(*key)?.request(request),
+            Peer::Worker(_) | Peer::Host(_) => None,
+        }
+    }
+
+    /// HOST names a claimed attempt: one that is superseded, and whose worker came before its
+    /// supervisor, can be stopped now.
+    pub(crate) fn stop_superseded(&self, attempt: AttemptId, out: &mut impl Outbox<B>) {
+        if let Some(entry) = self.inherited.attempts.get(&attempt)
+            && let Standing::Superseded = entry.standing
+        {
+            self.stop_inherited(entry.worker, attempt, true, out);
+        }
+    }
+
+    fn stop_inherited(
+        &self,
+        worker: WorkerKey,
+        attempt: AttemptId,
+        is_hard: bool,
+        out: &mut impl Outbox<B>,
+    ) {
+        let Some(slot) = self.workers.get(worker).map(|worker| worker.slot) else { return };
+        if let Some(conn) = self.overseer_conn(worker) {
+            out.send(conn, FromBroker::Cancel(CancelAttempt { slot, attempt, is_hard }));
+        }
+    }
+
+    fn watch_inherited(&mut self) {
+        let until = self.inherited.attempts.values().filter_map(|entry| match entry.standing {
+            Standing::Unclaimed { until, .. } => Some(until),
+            Standing::Adopted { .. } | Standing::Forsaken | Standing::Superseded => None,
+        });
+        if let Some(until) = until.min().filter(|_| !self.inherited.has_timer) {
+            self.inherited.has_timer = true;
+            self.timers.set(until, Wake::Inherited);
+        }
+    }
+
+    /// Requests that were not submitted again within `client_kept` will not be.
+    pub(crate) fn on_inherited_timer(&mut self, out: &mut impl Outbox<B>) {
+        self.inherited.has_timer = false;
+        let now = self.now;
+        let is_over = |entry: &Entry<B>| matches!(entry.standing, Standing::Unclaimed { until, .. } if until <= now);
+        let entries = self.inherited.attempts.iter();
+        let over: Vec<_> =
+            entries.filter(|(_, entry)| is_over(entry)).map(|(attempt, _)| *attempt).collect();
+        for attempt in over {
+            let Some(entry) = self.forget_inherited(attempt) else { continue };
+            if entry.has_end() {
+                self.ledger.stale_ends += 1;
+                continue;
+            }
+            if self.workers.get(entry.worker).is_some() {
+                self.remember(entry.worker, attempt, Standing::Forsaken);
+                self.stop_inherited(entry.worker, attempt, false, out);
+            }
+        }
+        self.watch_inherited();
+    }
+}
