@@ -135,7 +135,8 @@ impl BrokerSim {
         checker.after_core(world, (life.epoch, now.0), &before, machine, &life.effects);
         if world.is_told() {
             for effect in &life.effects {
-                if let Some(text) = story::effect(effect, checker, life.epoch) {
+                let owner = |conn| life.shell.owner(conn);
+                if let Some(text) = story::effect(effect, checker, life.epoch, owner) {
                     world.tell(|| format!("{} {text}", name(self.index)));
                 }
             }
@@ -167,10 +168,10 @@ impl BrokerSim {
                 Some(Ok(command)) => {
                     world.counters.add(Count::Commands);
                     if world.is_told()
-                        && let Some(text) = story::to_broker(&command, checker)
+                        && let Some(text) = story::to_broker(&command, arrival.owner, checker)
                     {
                         let from = checker.owner_name(arrival.owner);
-                        world.tell(|| format!("{} < {from} {text}", name(self.index)));
+                        world.tell(|| format!("{} hears {text} from {from}", name(self.index)));
                     }
                     let is_heard = self.has_session(conn) || matches!(command, ToBroker::Hello(_));
                     checker.on_command(world, (epoch, local), (arrival.owner, is_heard), &command);

@@ -35,6 +35,10 @@ pub struct Checker {
     lives: BTreeMap<Epoch, LifeSeen>,
     attempts: BTreeMap<AttemptId, Key>,
     workers: BTreeMap<WorkerId, Option<(usize, Slot, Incarnation)>>,
+    /// Places of workers without a supervisor.
+    loners: BTreeMap<WorkerId, usize>,
+    /// What a scenario calls its requests.
+    names: BTreeMap<Key, String>,
     hosts: BTreeMap<usize, HostSeen>,
     /// Attempts on workers without a supervisor that were silent for so long that their brokers
     /// could give them up.
@@ -96,6 +100,12 @@ impl Checker {
         self.workers.insert(id, place);
     }
 
+    /// A worker without a supervisor is started in that place.
+    pub fn on_loner_start(&mut self, id: WorkerId, place: usize) {
+        self.workers.insert(id, None);
+        self.loners.insert(id, place);
+    }
+
     /// A client's process is gone.
     pub fn on_client_end(&mut self, number: u32) {
         self.dead_clients.insert(number);
@@ -105,8 +115,26 @@ impl Checker {
     pub fn worker_name(&self, id: WorkerId) -> String {
         match self.workers.get(&id) {
             Some(Some((host, slot, incarnation))) => format!("h{host}.{slot}#{incarnation}"),
-            Some(None) | None => format!("w{}", id.0),
+            Some(None) | None => {
+                let place = self.loners.get(&id).copied().unwrap_or_default();
+                format!("l{place}#{}", id.0)
+            }
         }
+    }
+
+    /// Gives a request a name in the story.
+    pub fn name_request(&mut self, key: Key, name: String) {
+        self.names.insert(key, name);
+    }
+
+    /// The name of a request in the story.
+    pub fn key_name(&self, key: Key) -> String {
+        self.names.get(&key).cloned().unwrap_or_else(|| key.to_string())
+    }
+
+    /// What is known of a request.
+    pub fn asked(&self, key: Key) -> Option<&Asked> {
+        self.requests.get(&key)
     }
 
     /// The name of a peer in the story.
@@ -124,7 +152,9 @@ impl Checker {
     pub fn attempt_name(&self, attempt: AttemptId) -> String {
         let dispatch = attempt.dispatch;
         match self.attempts.get(&attempt) {
-            Some(key) => format!("{key} d{dispatch}{}", life_name(attempt.epoch)),
+            Some(key) => {
+                format!("{} d{dispatch}{}", self.key_name(*key), life_name(attempt.epoch))
+            }
             None => format!("{attempt}"),
         }
     }

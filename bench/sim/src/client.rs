@@ -40,6 +40,8 @@ pub struct Ask {
     pub has_bad_options: bool,
     /// BUSY is an end.
     pub shows_busy: bool,
+    /// What the story calls it.
+    pub name: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -135,7 +137,8 @@ impl ClientOutbox<Box<[u8]>> for Io<'_> {
     fn resolve(&mut self, request_id: RequestId, _: Box<[u8]>, outcome: Outcome<'_>) {
         self.open.retain(|open| *open != request_id);
         let key = self.key(request_id);
-        self.world.tell(|| format!("{key} ends {}", story::outcome(&outcome)));
+        let name = self.checker.key_name(key);
+        self.world.tell(|| format!("{name} ends {}", story::outcome(&outcome)));
         self.checker.on_resolved(self.world, key, &outcome);
     }
 
@@ -143,7 +146,8 @@ impl ClientOutbox<Box<[u8]>> for Io<'_> {
 
     fn link_news(&mut self, link: LinkId, news: LinkNews<'_>) {
         let number = self.number;
-        self.world.tell(|| format!("c{number} {}: {news:?}", crate::broker::name(link.0.into())));
+        let broker = crate::broker::name(link.0.into());
+        self.world.tell(|| format!("c{number} notes {news:?} of {broker}"));
     }
 
     fn accepted(&mut self, _: Accepted, _: &Box<[u8]>) {}
@@ -270,8 +274,9 @@ impl ClientSim {
             match command {
                 Ok(command) => {
                     let (number, broker) = (self.number, crate::broker::name(at));
-                    if let Some(text) = story::from_broker(&command, checker) {
-                        world.tell(|| format!("c{number} < {broker} {text}"));
+                    let owner = Owner::Client(number as usize);
+                    if let Some(text) = story::from_broker(&command, owner, checker) {
+                        world.tell(|| format!("c{number} hears {text} from {broker}"));
                     }
                     self.handle(world, checker, ClientEvent::Received(link, command));
                 }
@@ -299,6 +304,9 @@ impl ClientSim {
         let now = self.local(world);
         let request = self.machine.next_request_id();
         let key = Key { client: self.number, request };
+        if let Some(name) = &ask.name {
+            checker.name_request(key, name.clone());
+        }
         let plan = Plan { key, ..ask.plan };
         checker.on_asked(
             world,

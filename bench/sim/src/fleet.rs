@@ -104,7 +104,7 @@ impl Fleet {
         let shape = self.shape.worker(at);
         let place = (None, Machine::Loner(at));
         let life = (Slot(at as u16), Incarnation(id.0));
-        self.checker.on_worker_start(id, None);
+        self.checker.on_loner_start(id, at);
         let worker = Worker::new(&mut self.world, id, place, life, &shape);
         self.workers.0.push(Some(Box::new(worker)));
         if let Some(before) = self.loners[at].current.replace(id) {

@@ -283,8 +283,9 @@ impl HostSim {
             let event = match command {
                 Ok(command) => {
                     let (index, from) = (self.index, crate::broker::name(at));
-                    if let Some(text) = story::from_broker(&command, checker) {
-                        world.tell(|| format!("h{index} < {from} {text}"));
+                    let owner = Owner::Supervisor(index);
+                    if let Some(text) = story::from_broker(&command, owner, checker) {
+                        world.tell(|| format!("h{index} hears {text} from {from}"));
                     }
                     Event::Received { broker, command }
                 }

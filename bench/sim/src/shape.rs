@@ -181,6 +181,7 @@ impl Shape {
             is_at_most_once,
             has_bad_options,
             shows_busy: random.one_in(10),
+            name: None,
         }
     }
 }

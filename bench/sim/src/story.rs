@@ -1,11 +1,12 @@
 //! What happens, in words: for scenarios, and for the report of a failure.
 
-use pinmesh_protocol::command::{FromBroker, Payload, ToBroker};
-use pinmesh_protocol::id::{AttemptId, Epoch};
+use pinmesh_protocol::command::{FromBroker, ToBroker};
+use pinmesh_protocol::id::{AttemptId, Epoch, RequestId};
 use pinmesh_session::client::Outcome;
 
 use crate::checker::Checker;
-use crate::record::{Effect, Sent};
+use crate::net::Owner;
+use crate::record::{Effect, Said, Sent};
 use crate::task::{Key, client_of};
 
 fn attempts(attempts: &[AttemptId], checker: &Checker) -> String {
@@ -13,15 +14,28 @@ fn attempts(attempts: &[AttemptId], checker: &Checker) -> String {
     names.join(" ")
 }
 
+/// The name of a client's request.
+fn request(owner: Option<Owner>, request: RequestId, checker: &Checker) -> String {
+    match owner {
+        Some(Owner::Client(number)) => checker.key_name(Key { client: number as u32, request }),
+        _ => request.to_string(),
+    }
+}
+
 /// A command to a broker; `None`: not worth a line.
-pub fn to_broker(command: &ToBroker<'_>, checker: &Checker) -> Option<String> {
+pub fn to_broker(command: &ToBroker<'_>, from: Owner, checker: &Checker) -> Option<String> {
     let name = |attempt| checker.attempt_name(attempt);
+    let request = |id| request(Some(from), id, checker);
     Some(match command {
         ToBroker::Hello(_) => "HELLO".into(),
         ToBroker::Heartbeat(_) => return None,
         ToBroker::Ack(count) => format!("ACK {count}"),
-        ToBroker::Submit(submit) => format!("SUBMIT {} s{}", submit.request_id, submit.submission),
-        ToBroker::Cancel(cancel) => format!("CANCEL {} s{}", cancel.request_id, cancel.submission),
+        ToBroker::Submit(submit) => {
+            format!("SUBMIT {} s{}", request(submit.request_id), submit.submission)
+        }
+        ToBroker::Cancel(cancel) => {
+            format!("CANCEL {} s{}", request(cancel.request_id), cancel.submission)
+        }
         ToBroker::Ready(ready) => {
             let held: Vec<_> = ready
                 .held
@@ -42,11 +56,12 @@ pub fn to_broker(command: &ToBroker<'_>, checker: &Checker) -> Option<String> {
         }
         ToBroker::Lost(lost) => {
             let running = lost.running.map_or_else(|| "nothing".into(), name);
-            let started = attempts(&lost.started, checker);
-            format!(
-                "LOST {}#{} {}, running {running}, started [{started}]",
-                lost.slot, lost.incarnation, lost.cause
-            )
+            let started = match &lost.started[..] {
+                [] => String::new(),
+                started => format!(" started {}", attempts(started, checker)),
+            };
+            let place = (lost.slot, lost.incarnation);
+            format!("LOST {}#{} {} running {running}{started}", place.0, place.1, lost.cause)
         }
         ToBroker::Recalled(recalled) => {
             format!("RECALLED {}", attempts(&recalled.attempts, checker))
@@ -61,29 +76,23 @@ pub fn to_broker(command: &ToBroker<'_>, checker: &Checker) -> Option<String> {
 }
 
 /// A command from a broker; `None`: not worth a line.
-pub fn from_broker(command: &FromBroker<'_>, checker: &Checker) -> Option<String> {
+pub fn from_broker(command: &FromBroker<'_>, to: Owner, checker: &Checker) -> Option<String> {
     if !checker.is_told {
         return None;
     }
     let name = |attempt| checker.attempt_name(attempt);
+    let request = |id| request(Some(to), id, checker);
     Some(match command {
         FromBroker::Welcome(welcome) => format!("WELCOME e{}", welcome.epoch),
         FromBroker::Heartbeat(_) => return None,
         FromBroker::Ack(count) => format!("ACK {count}"),
         FromBroker::Task(task) => {
-            let request = task.request_id;
-            let key = Key { client: client_of(task.client_id), request };
-            format!("TASK {key} d{}", task.dispatch)
+            let key = Key { client: client_of(task.client_id), request: task.request_id };
+            format!("TASK {} d{}", checker.key_name(key), task.dispatch)
         }
         FromBroker::Result(result) => {
-            let text = match result.payload {
-                Payload::Inline(bytes) if bytes.len() != 20 => String::from_utf8_lossy(bytes),
-                Payload::Inline(_) | Payload::Frames(_) => "a handler's output".into(),
-            };
-            format!(
-                "RESULT {} s{} {} ({text})",
-                result.request_id, result.submission, result.status
-            )
+            let (id, submission, status) = (result.request_id, result.submission, result.status);
+            format!("RESULT {} s{submission} {status}", request(id))
         }
         FromBroker::Cancel(cancel) => {
             let how = if cancel.is_hard { "hard" } else { "soft" };
@@ -94,7 +103,7 @@ pub fn from_broker(command: &FromBroker<'_>, checker: &Checker) -> Option<String
         FromBroker::Refused(refused) => format!("REFUSED {} {}", refused.code, refused.reason),
         FromBroker::Goodbye => "GOODBYE".into(),
         FromBroker::Window(window) => format!("WINDOW {}", window.tasks),
-        FromBroker::Accepted(accepted) => format!("ACCEPTED {}", accepted.request_id),
+        FromBroker::Accepted(accepted) => format!("ACCEPTED {}", request(accepted.request_id)),
         FromBroker::Drain => "DRAIN".into(),
         FromBroker::Service(_) => "SERVICE".into(),
         FromBroker::Fetched(fetched) => format!("FETCHED {:?}", fetched.state),
@@ -102,18 +111,30 @@ pub fn from_broker(command: &FromBroker<'_>, checker: &Checker) -> Option<String
     })
 }
 
-/// An effect of a broker's machine that no peer's line repeats.
-pub fn effect(effect: &Effect, checker: &Checker, epoch: Epoch) -> Option<String> {
+/// An effect of a broker's machine that no peer's line repeats; `owner`: whose a socket is.
+pub fn effect(
+    effect: &Effect,
+    checker: &Checker,
+    epoch: Epoch,
+    owner: impl Fn(pinmesh_core::Conn) -> Option<Owner>,
+) -> Option<String> {
     match effect {
-        Effect::Task { head, .. } => {
+        Effect::Task { to, head, .. } => {
             let attempt = AttemptId { epoch, task: head.task, dispatch: head.dispatch };
-            Some(format!("sends {}", checker.attempt_name(attempt)))
+            let to = owner(*to).map_or_else(String::new, |owner| checker.owner_name(owner));
+            Some(format!("sends {} to {to}", checker.attempt_name(attempt)))
         }
-        Effect::Result { head, .. } => {
-            Some(format!("answers {} s{} {}", head.request_id, head.submission, head.status))
+        Effect::Result { to, head, said } => {
+            let words = match said {
+                Said::Handler(_) => String::new(),
+                Said::Text(text) => format!(" ({text})"),
+            };
+            let name = request(owner(*to), head.request_id, checker);
+            Some(format!("answers {name} s{} {}{words}", head.submission, head.status))
         }
         Effect::Send { command: Sent::Cancel(cancel), .. } => {
-            Some(format!("asks to stop {}", checker.attempt_name(cancel.attempt)))
+            let how = if cancel.is_hard { "hard" } else { "soft" };
+            Some(format!("cancels {} {how}", checker.attempt_name(cancel.attempt)))
         }
         Effect::Send { .. } | Effect::Close(_) | Effect::Stages(_) => None,
     }
@@ -123,6 +144,6 @@ pub fn effect(effect: &Effect, checker: &Checker, epoch: Epoch) -> Option<String
 pub fn outcome(outcome: &Outcome<'_>) -> String {
     match outcome {
         Outcome::Result(result) => result.status.to_string(),
-        Outcome::Local(end) => format!("here: {end:?}"),
+        Outcome::Local(end) => format!("{} here", format!("{end:?}").to_uppercase()),
     }
 }

@@ -444,7 +444,7 @@ impl Worker {
         checker.on_start(world, place, task.attempt, plan.key, &task);
         world.counters.add(Count::Started);
         let name = checker.worker_name(self.id);
-        world.tell(|| format!("{name} starts {} d{}", plan.key, task.attempt.dispatch));
+        world.tell(|| format!("{name} starts {}", checker.attempt_name(task.attempt)));
         self.run = Some(Run {
             link: at,
             index,
@@ -512,7 +512,7 @@ impl Worker {
         }
         let token = checker.on_end(self.id, run.attempt, run.key, status);
         let name = checker.worker_name(self.id);
-        world.tell(|| format!("{name} ends {} d{} {status}", run.key, run.attempt.dispatch));
+        world.tell(|| format!("{name} ends {} {status}", checker.attempt_name(run.attempt)));
         let Some(&task) = self.links[run.link].0.task(run.index) else {
             return checker.fail(format!("{name} has forgotten what it runs: {}", run.attempt));
         };

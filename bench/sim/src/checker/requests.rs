@@ -35,6 +35,10 @@ pub struct Asked {
     pub submission: Submission,
     /// Where it was sent.
     pub broker: usize,
+    /// Workers that entered its handler, in that order; noted where the story is told.
+    pub ran_on: Vec<String>,
+    /// How it ended; noted where the story is told.
+    pub end: Option<String>,
 }
 
 impl Default for Asked {
@@ -51,6 +55,8 @@ impl Default for Asked {
             overruns: 0,
             submission: Submission(0),
             broker: 0,
+            ran_on: Vec::new(),
+            end: None,
         }
     }
 }
@@ -100,6 +106,9 @@ impl Checker {
         };
         if std::mem::replace(&mut asked.is_resolved, true) {
             return self.fail(format!("{key} ends twice, now {outcome:?}"));
+        }
+        if self.is_told {
+            asked.end = Some(crate::story::outcome(outcome));
         }
         let asked = asked.clone();
         let objection = match outcome {

@@ -78,6 +78,9 @@ impl Checker {
             return self.fail(format!("{name} starts {key}, which nobody asked for"));
         };
         asked.starts += 1;
+        if self.is_told {
+            asked.ran_on.push(name.clone());
+        }
         if asked.is_at_most_once && asked.starts > 1 {
             self.fail(format!("{name} starts {key}, at most once, a second time"));
         }

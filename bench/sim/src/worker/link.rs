@@ -185,9 +185,9 @@ impl Worker {
                 checker.fail(format!("w{} cannot read a broker's message", self.id.0));
                 return;
             };
-            if let Some(text) = story::from_broker(&command, checker) {
+            if let Some(text) = story::from_broker(&command, Owner::Worker(self.id), checker) {
                 let name = checker.worker_name(self.id);
-                world.tell(|| format!("{name} < {} {text}", crate::broker::name(at)));
+                world.tell(|| format!("{name} hears {text} from {}", crate::broker::name(at)));
             }
             match command {
                 FromBroker::Task(task) => {
