@@ -172,6 +172,8 @@ counts! {
     Lost Branch "ended LOST",
     /// Ended NO_SERVICE.
     NoService Branch "ended NO_SERVICE",
+    /// A request took over an attempt of its broker's earlier life.
+    Adopted Branch "adopted after a restart",
     /// Requeued.
     Requeued Branch "requeued",
     /// An end that was not open any more.

@@ -51,6 +51,10 @@ pub(super) struct LifeSeen {
     open: BTreeSet<Key>,
     told: BTreeMap<Key, (Status, Option<u64>)>,
     dones: BTreeSet<AttemptId>,
+    /// Attempts of earlier lives that READY has named, and when it last did, on the broker's clock.
+    listed: BTreeMap<AttemptId, u64>,
+    /// When each task was last sent, on the broker's clock.
+    sent_at: BTreeMap<Key, u64>,
     /// When each worker was last heard, on the broker's clock.
     heard: BTreeMap<WorkerId, Heard>,
 }
@@ -78,6 +82,8 @@ impl Checker {
                 open: BTreeSet::new(),
                 told: BTreeMap::new(),
                 dones: BTreeSet::new(),
+                listed: BTreeMap::new(),
+                sent_at: BTreeMap::new(),
                 heard: BTreeMap::new(),
             },
         );
@@ -103,6 +109,7 @@ impl Checker {
             (Count::Lost, ledger.lost),
             (Count::NoService, ledger.no_service),
             (Count::Requeued, ledger.requeued),
+            (Count::Adopted, ledger.adopted),
             (Count::StaleEnd, ledger.stale_ends),
             (Count::ForeignEnd, ledger.foreign_ends),
             (Count::Malformed, ledger.malformed),
@@ -229,6 +236,7 @@ impl Checker {
 
     fn on_sent(&mut self, epoch: Epoch, local: u64, task: TaskId, sent: SentSeen) {
         let Some(life) = self.lives.get_mut(&epoch) else { return };
+        life.sent_at.insert(sent.key, local);
         let Some(earlier) = life.sent.insert(task, sent) else { return };
         if earlier.dispatch >= sent.dispatch || earlier.key != sent.key {
             return self.fail(format!("epoch {epoch}: {sent:?} was sent after {earlier:?}"));
@@ -289,12 +297,35 @@ impl Checker {
         let Some((of, attempt, _)) = self.outputs.get(&output.token).copied() else {
             return self.fail(format!("{key}: epoch {epoch} answers what no handler returned"));
         };
+        if of == key && attempt.epoch != epoch && self.is_inherited(epoch, key, attempt) {
+            return;
+        }
         let latest = self.sent(epoch, attempt.task).map(|sent| sent.dispatch);
         if of != key || attempt.epoch != epoch || latest != Some(attempt.dispatch) {
             self.fail(format!(
                 "{key}: epoch {epoch} takes the end of {attempt}, latest dispatch {latest:?}"
             ));
         }
+    }
+
+    /// Whether READY has named the attempt, of an earlier life, since the task was last sent.
+    fn is_inherited(&self, epoch: Epoch, key: Key, attempt: AttemptId) -> bool {
+        let Some(life) = self.lives.get(&epoch) else { return false };
+        let listed = life.listed.get(&attempt);
+        listed.is_some_and(|listed| life.sent_at.get(&key).is_none_or(|sent| listed >= sent))
+    }
+
+    /// Whether a broker knew of one attempt, of its earlier life, when it sent another one, and not
+    /// for so long that it had forgotten.
+    pub(super) fn was_listed_before(&self, earlier: AttemptId, later: AttemptId) -> bool {
+        let Some(life) = self.lives.get(&later.epoch) else { return false };
+        let (Some(listed), Some(sent)) = (life.listed.get(&earlier), life.sent.get(&later.task))
+        else {
+            return false;
+        };
+        let known_for = sent.at.checked_sub(*listed);
+        sent.dispatch == later.dispatch
+            && known_for.is_some_and(|known_for| known_for < life.config.client_kept.0)
     }
 
     /// A peer's command is about to be taken; not as a word of its session, if it has none.
@@ -334,7 +365,10 @@ impl Checker {
             ToBroker::Ready(ready) => {
                 world.counters.add_many(Count::ReadyHeld, ready.held.len() as u64);
                 let foreign = ready.held.iter().filter(|held| held.attempt.epoch != epoch);
-                world.counters.add_many(Count::ReadyForeign, foreign.count() as u64);
+                world.counters.add_many(Count::ReadyForeign, foreign.clone().count() as u64);
+                if let Some(life) = self.lives.get_mut(&epoch).filter(|_| is_heard) {
+                    life.listed.extend(foreign.map(|held| (held.attempt, local)));
+                }
             }
             ToBroker::Lost(lost) => {
                 let Owner::Supervisor(host) = owner else { return };

@@ -57,9 +57,12 @@ impl Checker {
         for run in &earlier {
             let is_same_task =
                 run.attempt.epoch == attempt.epoch && run.attempt.task == attempt.task;
-            if !is_same_task {
+            let is_known = self.was_listed_before(run.attempt, attempt);
+            if !is_same_task && !is_known {
                 world.counters.add(Count::OverlapBrokers);
             } else if self.given_up.contains(&attempt) || self.given_up.contains(&run.attempt) {
+                world.counters.add(Count::OverlapLoner);
+            } else if is_known && run.place.host.is_none() {
                 world.counters.add(Count::OverlapLoner);
             } else if self.is_held(world, run) {
                 world.counters.add(Count::OverlapStopped);
