@@ -32,6 +32,8 @@ pub(crate) struct Results {
     sent: usize,
     /// How many were acknowledged in this session.
     acknowledged: u64,
+    /// Bytes of those that were sent in this session and are not acknowledged.
+    ahead_bytes: u64,
 }
 
 impl Client {
@@ -42,7 +44,7 @@ impl Client {
             is_full: false,
             tasks: 0,
             bytes: 0,
-            results: Results { queue: VecDeque::new(), sent: 0, acknowledged: 0 },
+            results: Results { queue: VecDeque::new(), sent: 0, acknowledged: 0, ahead_bytes: 0 },
             lost_timer: None,
             requests: HashTable::new(),
             seed,
@@ -101,6 +103,31 @@ impl Results {
         Some(next)
     }
 
+    /// The one after those that have been sent.
+    #[inline]
+    pub(crate) fn first_unsent(&self) -> Option<Option<TaskKey>> {
+        self.queue.get(self.sent).copied()
+    }
+
+    /// Whether a result of so many bytes may go out before earlier ones are acknowledged; one at a
+    /// time always may.
+    #[inline]
+    pub(crate) const fn may_send(&self, bytes: u64, ahead_bytes_max: u64) -> bool {
+        self.ahead_bytes == 0 || self.ahead_bytes.saturating_add(bytes) <= ahead_bytes_max
+    }
+
+    /// So many bytes went out.
+    #[inline]
+    pub(crate) const fn add_ahead(&mut self, bytes: u64) {
+        self.ahead_bytes += bytes;
+    }
+
+    /// So many were acknowledged.
+    #[inline]
+    pub(crate) const fn remove_ahead(&mut self, bytes: u64) {
+        self.ahead_bytes -= bytes;
+    }
+
     /// Takes `ACK count`: the next acknowledged one, or `None` when all of those are taken.
     /// A count beyond what was sent takes what was sent.
     #[inline]
@@ -118,6 +145,7 @@ impl Results {
         self.queue.retain(Option::is_some);
         self.sent = 0;
         self.acknowledged = 0;
+        self.ahead_bytes = 0;
     }
 }
 

@@ -40,6 +40,8 @@ pub struct CoreConfig {
     /// Payloads and results held in all, bytes; past it SUBMIT is answered BUSY, and past twice as
     /// much a result is dropped and its task ends FAILED.
     pub memory_bytes_max: u64,
+    /// Bytes of results that a client may be sent ahead of its ACKs; one result always may.
+    pub results_ahead_bytes: u64,
     /// Clients, workers and supervisors together.
     pub sessions_max: u32,
     /// Services known at once, served or waited for; the last quarter is for what is served.
@@ -68,6 +70,7 @@ impl Default for CoreConfig {
             worker_window_tasks: 256,
             worker_window_bytes: 8 * 1024 * 1024,
             memory_bytes_max: 1024 * 1024 * 1024,
+            results_ahead_bytes: 64 * 1024 * 1024,
             sessions_max: 16_384,
             services_max: 4_096,
             retry_after: Span::from_millis(100),

@@ -170,12 +170,18 @@ impl<B: Body> State<B> {
     }
 
     #[inline]
-    pub(crate) fn on_results_acknowledged(&mut self, key: ClientKey, count: u64) {
+    pub(crate) fn on_results_acknowledged(
+        &mut self,
+        key: ClientKey,
+        count: u64,
+        out: &mut impl Outbox<B>,
+    ) {
         let Some(client) = self.clients.get_mut(key) else { return };
         while let Some(taken) = client.results.next_acknowledged(count) {
             let Some(task_key) = taken else { continue };
             let Some(task) = self.tasks.get_mut(task_key) else { continue };
             task.client = None;
+            client.results.remove_ahead(task.end_bytes());
             client.tasks -= 1;
             client.bytes -= task.payload_bytes;
             client.remove_request(task.request_id, task_key);
@@ -184,6 +190,7 @@ impl<B: Body> State<B> {
                 self.tasks.discard(task_key);
             }
         }
+        self.send_results(key, out);
     }
 
     pub(crate) fn on_cancel(

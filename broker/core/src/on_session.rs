@@ -236,7 +236,7 @@ impl<B: Body> State<B> {
 
     pub(crate) fn on_ack(&mut self, conn: Conn, count: u64, out: &mut impl Outbox<B>) {
         match self.sessions.get(conn).map(|session| session.peer) {
-            Some(Peer::Client(key)) => self.on_results_acknowledged(key, count),
+            Some(Peer::Client(key)) => self.on_results_acknowledged(key, count, out),
             Some(_) => {
                 let reason = "ACK: this broker sends workers and supervisors no ends";
                 self.refuse_session(conn, RefusedCode::NotAllowed, reason, out);

@@ -127,16 +127,23 @@ impl<B: Body> State<B> {
         self.send_results(owner, out);
     }
 
-    /// Sends a client what has ended and is not yet sent, in order.
+    /// Sends a client what has ended and is not yet sent, in order, as far ahead of its ACKs as it
+    /// may: a peer that reads nothing must not fill the queues of the transport.
     #[inline]
     pub(crate) fn send_results(&mut self, key: ClientKey, out: &mut impl Outbox<B>) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(conn) = client.conn.filter(|_| !client.is_full) else { return };
-        while let Some(next) = client.results.next_unsent() {
-            let Some(task) = next.and_then(|key| self.tasks.get(key)) else { continue };
-            if let Some((head, body)) = task.result() {
+        while let Some(next) = client.results.first_unsent() {
+            let task = next.and_then(|key| self.tasks.get(key));
+            if let Some((head, body)) = task.and_then(Task::result) {
+                let bytes = task.map_or(0, Task::end_bytes);
+                if !client.results.may_send(bytes, self.config.results_ahead_bytes) {
+                    return;
+                }
+                client.results.add_ahead(bytes);
                 out.result(conn, &head, body);
             }
+            client.results.next_unsent();
         }
     }
 

@@ -118,9 +118,13 @@ impl<B: Body> Task<B> {
     /// Bytes that the memory budget counts for it.
     #[inline]
     pub(crate) fn kept_bytes(&self) -> u64 {
-        TASK_OVERHEAD_BYTES
-            + self.body.as_ref().map_or(0, Body::kept_bytes)
-            + self.end.as_ref().map_or(0, |end| end.body.kept_bytes())
+        TASK_OVERHEAD_BYTES + self.body.as_ref().map_or(0, Body::kept_bytes) + self.end_bytes()
+    }
+
+    /// Bytes of its result.
+    #[inline]
+    pub(crate) fn end_bytes(&self) -> u64 {
+        self.end.as_ref().map_or(0, |end| end.body.kept_bytes())
     }
 }
 

@@ -285,3 +285,34 @@ fn a_fetch_of_a_key_that_nobody_gave_is_answered_unknown() {
     let effects = sim.event(Event::Fetch(client, b"key"));
     assert_eq!(sent_to(&effects, client), [Sent::Fetched(b"key".to_vec(), FetchState::Unknown)]);
 }
+
+/// A client with four results of 10 bytes each (7 and what a test's body keeps beside them).
+fn ahead(results_ahead_bytes: u64) -> (Sim, Conn, Vec<(Conn, u64, Status)>) {
+    let config = pinmesh_core::CoreConfig { results_ahead_bytes, ..Default::default() };
+    let mut sim = Sim::with(config);
+    let client = sim.client(1);
+    sim.worker(2, &["work"]);
+    let sent: Vec<_> = (1..=4).map(|request| tasks(&sim.submit(client, request))[0]).collect();
+    let told = sent.iter().flat_map(|task| results(&sim.done(task))).collect();
+    (sim, client, told)
+}
+
+#[test]
+fn results_run_only_so_far_ahead_of_their_acknowledgement() {
+    let (mut sim, client, told) = ahead(25);
+    assert_eq!(told, [(client, 1, Status::Ok), (client, 2, Status::Ok)]);
+    assert_eq!(results(&sim.ack(client, 1)), [(client, 3, Status::Ok)]);
+    assert_eq!(results(&sim.ack(client, 3)), [(client, 4, Status::Ok)]);
+    sim.ack(client, 4);
+    sim.assert_empty();
+}
+
+#[test]
+fn one_result_may_always_go_and_a_new_session_begins_anew() {
+    let (mut sim, client, told) = ahead(1);
+    assert_eq!(told, [(client, 1, Status::Ok)]);
+    sim.gone(client);
+    let effects = sim.hello(11, Role::Client, 1);
+    assert_eq!(results(&effects), [(Conn(11), 1, Status::Ok)]);
+    assert_eq!(results(&sim.ack(Conn(11), 1)), [(Conn(11), 2, Status::Ok)]);
+}
