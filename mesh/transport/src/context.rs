@@ -21,7 +21,8 @@ pub struct ContextOptions {
     /// Most sockets of the context, at least 1.
     pub sockets_max: u32,
     /// Put before the names of libzmq's threads: at most 15 bytes; empty for none. The system
-    /// cuts the whole name at 15, so a short one tells more.
+    /// cuts the whole name at 15, so a short one tells more. Without effect where libzmq was built
+    /// without draft functions.
     pub thread_name: String,
 }
 
@@ -117,8 +118,11 @@ fn name_threads(raw: &RawContext, name: &str) -> Result<()> {
     }
     // libzmq takes any value of four bytes for a number.
     let padded = format!("{name}{}", if name.len() == 4 { "-" } else { "" });
-    raw.set_bytes(zmq_sys::ZMQ_THREAD_NAME_PREFIX, padded.as_bytes())
-        .map_err(|errno| zmq_error("zmq_ctx_set", "ZMQ_THREAD_NAME_PREFIX", errno))
+    match raw.set_bytes(zmq_sys::ZMQ_THREAD_NAME_PREFIX, padded.as_bytes()) {
+        // Such a libzmq does not name its threads either: they keep their creator's name.
+        Ok(()) | Err(Errno(libc::ENOTSUP)) => Ok(()),
+        Err(errno) => Err(zmq_error("zmq_ctx_set_ext", "ZMQ_THREAD_NAME_PREFIX", errno)),
+    }
 }
 
 /// Makes the first socket of a context, which starts its threads with this thread's CPU mask.

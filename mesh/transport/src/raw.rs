@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 pub use self::frame::Frame;
 
+mod draft;
 mod frame;
 
 #[cfg(libsodium)]
@@ -15,15 +16,8 @@ unsafe extern "C" {
     fn sodium_init() -> c_int;
 }
 
-// zmq-sys has no bindings for these: the first is new in libzmq 4.3.3.
+// zmq-sys has no binding for it.
 unsafe extern "C" {
-    fn zmq_ctx_set_ext(
-        context: *mut c_void,
-        option: c_int,
-        value: *const c_void,
-        bytes: usize,
-    ) -> c_int;
-
     fn zmq_curve_public(public: *mut c_char, secret: *const c_char) -> c_int;
 }
 
@@ -84,11 +78,13 @@ impl RawContext {
         Errno::check(unsafe { zmq_sys::zmq_ctx_set(self.0.as_ptr(), option as c_int, value) })
     }
 
+    /// ENOTSUP where libzmq was built without draft functions.
     pub(crate) fn set_bytes(&self, option: u32, value: &[u8]) -> Result<(), Errno> {
+        let set = draft::ctx_set_ext().ok_or(Errno(libc::ENOTSUP))?;
         // SAFETY: the context is alive as long as self; pointer and length are of one slice, which
         // libzmq copies.
         Errno::check(unsafe {
-            zmq_ctx_set_ext(self.0.as_ptr(), option as c_int, value.as_ptr().cast(), value.len())
+            set(self.0.as_ptr(), option as c_int, value.as_ptr().cast(), value.len())
         })
     }
 }
