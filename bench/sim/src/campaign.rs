@@ -73,30 +73,46 @@ pub fn run(config: RunConfig, story: Story) -> Result<Run, Box<Failure>> {
     let mut random = Random::new(config.seed);
     let shape = Shape::draw(&mut random, config.has_faults);
     let mut fleet = Fleet::new(random.next(), shape, story);
-    let mut steps = Steps { seed: config.seed, count: 0 };
+    let mut steps = Steps::new(config.seed);
     while steps.count < config.steps {
         steps.one(&mut fleet)?;
     }
-    fleet.calm();
-    steps.until(&mut fleet, CALM_MAX, "something is never over", Fleet::is_quiet)?;
-    for (broker, key) in fleet.checker.vanished() {
-        let name = crate::broker::name(broker);
-        fleet.checker.fail(format!("{key} came in at {name} and vanished"));
-    }
-    fleet.close();
-    steps.until(&mut fleet, CLOSE_MAX, "somebody never leaves", Fleet::is_empty)?;
-    fleet.finish();
-    steps.check(&mut fleet)?;
+    steps.settle(&mut fleet)?;
+    steps.close(&mut fleet)?;
     Ok(Run { counters: fleet.world.counters.clone(), digest: fleet.world.digest })
 }
 
-struct Steps {
+/// One thing after the other, each checked.
+pub(crate) struct Steps {
     seed: u64,
     count: u64,
 }
 
 impl Steps {
-    fn one(&mut self, fleet: &mut Fleet) -> Result<(), Box<Failure>> {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self { seed, count: 0 }
+    }
+
+    /// Faults are over: everything comes to its end.
+    pub(crate) fn settle(&mut self, fleet: &mut Fleet) -> Result<(), Box<Failure>> {
+        fleet.calm();
+        self.until(fleet, CALM_MAX, "something is never over", Fleet::is_quiet)?;
+        for (broker, key) in fleet.checker.vanished() {
+            let name = crate::broker::name(broker);
+            fleet.checker.fail(format!("{key} came in at {name} and vanished"));
+        }
+        self.check(fleet)
+    }
+
+    /// Everybody leaves.
+    pub(crate) fn close(&mut self, fleet: &mut Fleet) -> Result<(), Box<Failure>> {
+        fleet.close();
+        self.until(fleet, CLOSE_MAX, "somebody never leaves", Fleet::is_empty)?;
+        fleet.finish();
+        self.check(fleet)
+    }
+
+    pub(crate) fn one(&mut self, fleet: &mut Fleet) -> Result<(), Box<Failure>> {
         self.count += 1;
         if !fleet.step() {
             fleet.checker.fail("nothing is left to happen".into());

@@ -81,6 +81,8 @@ counts! {
     ClientJump Fault "client clock jumped",
     /// A client lost its socket.
     ClientReconnect Fault "client socket lost",
+    /// A peer heard nothing of a broker for a while, or a broker nothing of it.
+    Deaf Fault "deaf one way",
     /// A peer sent what it may not.
     Rogue Fault "rogue peer",
 

@@ -4,9 +4,10 @@ use crate::clock::{MS, S, Wake};
 use crate::counters::Count;
 use crate::fleet::Fleet;
 use crate::host::News;
-use crate::net::{Machine, SocketId};
+use crate::net::{Direction, Machine, SocketId};
 use crate::rogue;
 use crate::worker::WorkerId;
+use crate::world::World;
 use pinmesh_session::supervision::{Death, Signal};
 
 /// SIGKILL.
@@ -53,6 +54,15 @@ impl Fleet {
                 fleet.world.net.fill(socket, until);
             }),
             Count::Partition => self.partition_some(),
+            Count::Deaf => self.on_some_socket(|fleet, socket| {
+                let World { now, agenda, random, net, .. } = &mut fleet.world;
+                let most = 2 * fleet.shape.core.host_requeue().0;
+                let until = *now + random.scale(50 * MS, most);
+                let direction = if random.one_in(2) { Direction::Up } else { Direction::Down };
+                if let (Some(owner), Some(broker)) = (net.owner(socket), net.broker(socket)) {
+                    net.deafen(agenda, (owner, broker, direction), until);
+                }
+            }),
             Count::WorkerKill | Count::WorkerStop | Count::LonerKill | Count::LonerStop => {
                 self.worker_fault(fault)
             }
@@ -128,6 +138,12 @@ impl Fleet {
         }
     }
 
+    /// A process is stopped for so long.
+    pub(crate) fn stop_worker(&mut self, id: WorkerId, length: u64) {
+        self.signal(id, Signal::Stop);
+        self.repair_after(length, Repair::ContinueWorker(id));
+    }
+
     fn worker_fault(&mut self, fault: Count) -> bool {
         let is_loner = matches!(fault, Count::LonerKill | Count::LonerStop);
         let living = self.workers.living().filter(|worker| worker.host.is_none() == is_loner);
@@ -136,9 +152,8 @@ impl Fleet {
         if matches!(fault, Count::WorkerKill | Count::LonerKill) {
             self.bury(id, Death::Signalled(SIGKILL));
         } else {
-            self.signal(id, Signal::Stop);
             let length = self.world.random.scale(MS, 8 * S);
-            self.repair_after(length, Repair::ContinueWorker(id));
+            self.stop_worker(id, length);
         }
         true
     }
@@ -148,7 +163,10 @@ impl Fleet {
         let Some(at) = self.pick(&up) else { return false };
         let most = 2 * self.shape.core.host_requeue().0;
         match fault {
-            Count::SupervisorKill => self.kill_supervisor(at),
+            Count::SupervisorKill => {
+                let length = self.world.random.scale(50 * MS, 5 * S);
+                self.kill_supervisor(at, length);
+            }
             Count::SupervisorStop => {
                 let length = self.world.random.scale(10 * MS, most);
                 self.stop_supervisor(at, length);
@@ -173,15 +191,14 @@ impl Fleet {
         true
     }
 
-    /// A supervisor is killed; its workers die with it, and another comes.
-    pub(crate) fn kill_supervisor(&mut self, at: usize) {
+    /// A supervisor is killed; its workers die with it, and another comes after so long.
+    pub(crate) fn kill_supervisor(&mut self, at: usize, length: u64) {
         for id in self.hosts[at].kill(&mut self.world) {
             let delay = self.world.random.below(2 * MS);
             self.world.after(delay, Wake::Signal(id, Signal::Kill));
         }
         self.checker.on_host_held(at, self.hosts[at].is_frozen, self.world.now);
-        let wait = self.world.random.scale(50 * MS, 5 * S);
-        self.repair_after(wait, Repair::StartHost(at, self.hosts[at].lives));
+        self.repair_after(length, Repair::StartHost(at, self.hosts[at].lives));
     }
 
     /// A supervisor is stopped for so long; its workers are not.
@@ -307,7 +324,7 @@ impl Fleet {
         true
     }
 
-    fn start_host_again(&mut self, at: usize, life: u32) {
+    pub(crate) fn start_host_again(&mut self, at: usize, life: u32) {
         if self.hosts[at].lives != life || self.is_closing {
             return;
         }

@@ -15,13 +15,14 @@ use crate::host::{HostSim, News, Workers};
 use crate::net::{Direction, Machine, Owner};
 use crate::rogue::Rogue;
 use crate::shape::{SERVICES, Shape};
+use crate::trap::Trap;
 use crate::worker::{Turned, Worker, WorkerId};
 use crate::world::{Story, World};
 
 /// A worker without a supervisor: its place, whoever is in it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Loner {
-    current: Option<WorkerId>,
+    pub(crate) current: Option<WorkerId>,
 }
 
 /// See the module.
@@ -40,6 +41,7 @@ pub struct Fleet {
     pub(crate) clients: Vec<ClientSim>,
     pub(crate) rogue: Rogue,
     pub(crate) repairs: Vec<Option<Repair>>,
+    pub(crate) traps: Vec<Trap>,
     /// Callers ask, and faults happen.
     is_troubled: bool,
     /// Whoever leaves is not followed by another.
@@ -50,9 +52,21 @@ impl Fleet {
     /// A fleet that has just been started.
     pub fn new(seed: u64, shape: Shape, story: Story) -> Self {
         let mut world = World::new(seed, story);
-        world.net.latency = shape.latency;
         world.net.reconnect_max = 2 * S;
         world.net.blind_max = 3 * S;
+        Self::started(world, shape)
+    }
+
+    /// One in which nothing is left to chance, for a scenario.
+    pub fn exact(shape: Shape) -> Self {
+        let mut world = World::new(0, Story::All(Vec::new()));
+        world.wake_max = 0;
+        world.net.is_exact = true;
+        Self::started(world, shape)
+    }
+
+    fn started(mut world: World, shape: Shape) -> Self {
+        world.net.latency = shape.latency;
         let mut fleet = Self {
             checker: Checker::new(world.is_told()),
             world,
@@ -63,6 +77,7 @@ impl Fleet {
             clients: Vec::new(),
             rogue: Rogue::default(),
             repairs: Vec::new(),
+            traps: Vec::new(),
             is_troubled: true,
             is_closing: false,
             shape,
@@ -73,7 +88,7 @@ impl Fleet {
 
     fn start(&mut self) {
         for index in 0..self.shape.brokers {
-            self.brokers.push(BrokerSim::new(index, self.shape.core.clone()));
+            self.brokers.push(BrokerSim::new(index, self.shape.core_of(index).clone()));
             self.start_broker(index);
         }
         for (index, slots) in self.shape.hosts.clone().into_iter().enumerate() {
@@ -186,6 +201,11 @@ impl Fleet {
     }
 
     fn act(&mut self, wake: Wake) -> bool {
+        if let Wake::Arrive(socket, direction) = wake
+            && self.spring_trap(socket, direction)
+        {
+            return true;
+        }
         let Self { world, checker, brokers, hosts, workers, clients, .. } = self;
         match wake {
             Wake::Arrive(socket, Direction::Up) => {

@@ -34,5 +34,6 @@ pub mod shape;
 pub mod shell;
 pub mod story;
 pub mod task;
+pub mod trap;
 pub mod worker;
 pub mod world;

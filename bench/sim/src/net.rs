@@ -13,6 +13,9 @@ use crate::clock::{Agenda, MS, Wake};
 use crate::random::Random;
 use crate::worker::WorkerId;
 
+/// How soon a connection that broke is tried again, in a scenario.
+const RECONNECT: u64 = 10 * MS;
+
 /// One socket of a peer, from its opening to its closing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct SocketId(pub u32);
@@ -109,7 +112,11 @@ pub struct Net {
     pub reconnect_max: u64,
     /// The longest that a broker does not know of a cut, nanoseconds.
     pub blind_max: u64,
+    /// Who hears nothing of a broker, or is not heard by it, and until when.
+    deaf: Vec<(Owner, usize, Direction, u64)>,
     down_brokers: BTreeSet<usize>,
+    /// In a scenario: nothing is lost by chance, and all that is in flight when a link breaks.
+    pub is_exact: bool,
 }
 
 /// A message that arrived at a broker.
@@ -180,7 +187,8 @@ impl Net {
 
     /// The peer's process is dead: part of what it had sent still arrives.
     pub fn kill(&mut self, id: SocketId, random: &mut Random) {
-        if let Some(socket) = self.socket(id) {
+        let is_exact = self.is_exact;
+        if let Some(socket) = self.socket(id).filter(|_| !is_exact) {
             let arrives = random.below(socket.up.len() as u64 + 1);
             socket.up.truncate(arrives as usize);
         }
@@ -203,8 +211,11 @@ impl Net {
             socket.waiting.push_back(bytes);
             return;
         }
+        let (owner, broker) = (socket.owner, socket.broker);
+        let deaf_until = self.deaf_until(owner, broker, Direction::Up);
+        let Some(socket) = self.socket(id) else { return };
         let last = socket.up.back().map_or(0, |flight| flight.at);
-        let at = (now + socket.latency).max(socket.stalled_until).max(last);
+        let at = (now + socket.latency).max(socket.stalled_until).max(last).max(deaf_until);
         let generation = socket.generation;
         socket.up.push_back(Flight { at, generation, bytes });
         agenda.add(at, Wake::Arrive(id, Direction::Up));
@@ -229,8 +240,11 @@ impl Net {
         if socket.full_until > now {
             return Outcome::Full;
         }
+        let (owner, broker) = (socket.owner, socket.broker);
+        let deaf_until = self.deaf_until(owner, broker, Direction::Down);
+        let Some(socket) = self.socket(id) else { return Outcome::Gone };
         let last = socket.down.back().map_or(0, |flight| flight.at);
-        let at = (now + socket.latency).max(socket.stalled_until).max(last);
+        let at = (now + socket.latency).max(socket.stalled_until).max(last).max(deaf_until);
         socket.down.push_back(Flight { at, generation, bytes: std::mem::take(bytes) });
         agenda.add(at, Wake::Arrive(id, Direction::Down));
         Outcome::Sent
@@ -294,6 +308,9 @@ impl Net {
     /// The connection breaks: everything from some message on is lost, both ways. The socket
     /// connects again by itself.
     pub fn cut(&mut self, (now, agenda, random): (u64, &mut Agenda, &mut Random), id: SocketId) {
+        if self.is_exact {
+            return self.sever((now, agenda), id, now);
+        }
         let (reconnect_max, blind_max) = (self.reconnect_max, self.blind_max);
         let Some(socket) = self.socket(id) else { return };
         if !socket.is_connected {
@@ -304,6 +321,79 @@ impl Net {
         socket.down.truncate(random.below(socket.down.len() as u64 + 1) as usize);
         socket.blind_until = if random.one_in(2) { now } else { now + random.below(blind_max + 1) };
         agenda.add(now + random.between(MS, reconnect_max.max(MS)), Wake::Connect(id));
+    }
+
+    /// The connection breaks and everything in flight is lost; until `blind_until` its broker does
+    /// not know.
+    pub fn sever(&mut self, (now, agenda): (u64, &mut Agenda), id: SocketId, blind_until: u64) {
+        let Some(socket) = self.socket(id).filter(|socket| socket.is_connected) else { return };
+        socket.is_connected = false;
+        socket.up.clear();
+        socket.down.clear();
+        socket.blind_until = blind_until;
+        agenda.add(now + RECONNECT, Wake::Connect(id));
+    }
+
+    /// The connection breaks at the first message of one direction, which is lost with all behind
+    /// it. What goes the other way still arrives.
+    pub fn lose(&mut self, (now, agenda): (u64, &mut Agenda), id: SocketId, direction: Direction) {
+        let Some(socket) = self.socket(id) else { return };
+        match direction {
+            Direction::Up => socket.up.clear(),
+            Direction::Down => socket.down.clear(),
+        }
+        if std::mem::replace(&mut socket.is_connected, false) {
+            socket.blind_until = now;
+            agenda.add(now + RECONNECT, Wake::Connect(id));
+        }
+        self.forget_if_over(id);
+    }
+
+    /// The message that is about to arrive, with its peer and its broker.
+    pub fn peek(
+        &self,
+        now: u64,
+        id: SocketId,
+        direction: Direction,
+    ) -> Option<(Owner, usize, &[u8])> {
+        let socket = self.sockets.get(id.0 as usize)?.as_ref()?;
+        let flights = match direction {
+            Direction::Up => &socket.up,
+            Direction::Down => &socket.down,
+        };
+        let flight = flights.front().filter(|flight| flight.at <= now)?;
+        Some((socket.owner, socket.broker, &flight.bytes))
+    }
+
+    fn deaf_until(&self, owner: Owner, broker: usize, direction: Direction) -> u64 {
+        let entries = self
+            .deaf
+            .iter()
+            .filter(|entry| (entry.0, entry.1, entry.2) == (owner, broker, direction));
+        entries.map(|entry| entry.3).max().unwrap_or(0)
+    }
+
+    /// Nothing of a peer's arrives at a broker until then, or the other way round, by whatever
+    /// socket; nothing is lost.
+    pub fn deafen(
+        &mut self,
+        agenda: &mut Agenda,
+        (owner, broker, direction): (Owner, usize, Direction),
+        until: u64,
+    ) {
+        self.deaf.retain(|entry| (entry.0, entry.1, entry.2) != (owner, broker, direction));
+        self.deaf.push((owner, broker, direction, until));
+        for id in self.sockets_of(owner, broker) {
+            let Some(socket) = self.socket(id) else { continue };
+            let flights = match direction {
+                Direction::Up => &mut socket.up,
+                Direction::Down => &mut socket.down,
+            };
+            for flight in flights {
+                flight.at = flight.at.max(until);
+                agenda.add(flight.at, Wake::Arrive(id, direction));
+            }
+        }
     }
 
     /// Nothing moves on the link until then; nothing is lost.
@@ -342,6 +432,7 @@ impl Net {
     /// Every partition and every full queue is over.
     pub fn heal(&mut self) {
         self.partitions.clear();
+        self.deaf.clear();
         for socket in self.sockets.iter_mut().flatten() {
             socket.full_until = 0;
         }
@@ -377,6 +468,18 @@ impl Net {
             fits(socket.broker, socket.machine).then_some(SocketId(id as u32))
         });
         open.collect()
+    }
+
+    /// Open sockets of a peer to a broker.
+    pub fn sockets_of(&self, owner: Owner, broker: usize) -> Vec<SocketId> {
+        let ids = (0..self.sockets.len() as u32).map(SocketId);
+        ids.filter(|id| self.owner(*id) == Some(owner) && self.broker(*id) == Some(broker))
+            .collect()
+    }
+
+    /// Which broker a socket is for.
+    pub fn broker(&self, id: SocketId) -> Option<usize> {
+        Some(self.sockets.get(id.0 as usize)?.as_ref()?.broker)
     }
 
     /// Whose socket it is; `None` once it is closed.

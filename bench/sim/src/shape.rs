@@ -2,6 +2,7 @@
 //! what goes wrong. Some seeds are calm in some way, so that what follows from one fault is not
 //! always hidden behind another.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pinmesh_core::{CoreConfig, Span};
@@ -32,6 +33,8 @@ pub struct Shape {
     pub clients: usize,
     /// Limits of the brokers.
     pub core: CoreConfig,
+    /// Limits of single brokers that are not as those of the others.
+    pub own_cores: BTreeMap<usize, CoreConfig>,
     /// Window of a worker for each broker.
     pub window: (u32, u64),
     /// Buckets and ways of the refusal tables.
@@ -59,8 +62,10 @@ pub struct Shape {
 /// Of a supervisor.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    stall_max: u64,
-    drain: u64,
+    /// With a worker that stands still.
+    pub stall_max: u64,
+    /// With workers that are asked to leave.
+    pub drain: u64,
     grace: u64,
     watch_busy: u64,
     restart_max: u64,
@@ -68,6 +73,16 @@ pub struct Patience {
 }
 
 impl Patience {
+    /// That of a real one, as nearly as matters.
+    const USUAL: Self = Self {
+        stall_max: 10 * S,
+        drain: 30 * S,
+        grace: 5 * S,
+        watch_busy: 100 * MS,
+        restart_max: 10 * S,
+        warns: false,
+    };
+
     fn draw(random: &mut Random) -> Self {
         Self {
             stall_max: random.scale(S, 4 * S),
@@ -126,7 +141,36 @@ impl Shape {
             misbehave: if random.one_in(4) { 0 } else { random.scale(1, 60) },
             faults,
             core,
+            own_cores: BTreeMap::new(),
         }
+    }
+
+    /// A fleet of so many, in which everything is as by default and nothing happens by itself.
+    pub fn plain(brokers: usize, hosts: Vec<usize>, loners: usize, clients: usize) -> Self {
+        Self {
+            brokers,
+            hosts,
+            loners,
+            clients,
+            core: CoreConfig::default(),
+            own_cores: BTreeMap::new(),
+            window: (8, 1 << 20),
+            refusals: (256, 8),
+            supervisor: Patience::USUAL,
+            latency: (MS, 0),
+            pace: 0,
+            burst: 0,
+            duration_min: US,
+            duration_max: S,
+            payload_max: PAYLOAD_MIN as u64,
+            misbehave: 0,
+            faults: Vec::new(),
+        }
+    }
+
+    /// The limits of a broker.
+    pub fn core_of(&self, broker: usize) -> &CoreConfig {
+        self.own_cores.get(&broker).unwrap_or(&self.core)
     }
 
     /// What the workers of a host, or one without, are started with.

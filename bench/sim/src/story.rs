@@ -147,3 +147,33 @@ pub fn outcome(outcome: &Outcome<'_>) -> String {
         Outcome::Local(end) => format!("{} here", format!("{end:?}").to_uppercase()),
     }
 }
+
+/// Whether a line begins with the first of these words and has the others behind it, in this
+/// order. The name of a worker fits each of its lives.
+pub fn fits(line: &str, words: &[String]) -> bool {
+    let mut told = line.split_whitespace().map(|word| word.trim_matches(['(', ')', ',']));
+    let Some((first, rest)) = words.split_first() else { return false };
+    told.next().is_some_and(|word| is_word(word, first))
+        && rest.iter().all(|wanted| told.by_ref().any(|word| is_word(word, wanted)))
+}
+
+fn is_word(word: &str, wanted: &str) -> bool {
+    word == wanted || word.split_once('#').is_some_and(|(place, _)| place == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fits;
+
+    #[test]
+    fn a_line_fits_words_in_their_order_and_a_worker_in_each_life() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let line = "a hears DONE job d1 OK from h0.1#2";
+        assert!(fits(line, &words("a hears DONE job from h0.1")));
+        assert!(fits(line, &words("a hears DONE job d1 from h0.1#2")));
+        assert!(!fits(line, &words("a hears DONE job from h0.1#3")));
+        assert!(!fits(line, &words("a hears DONE job from h0")));
+        assert!(!fits(line, &words("a hears job DONE")));
+        assert!(!fits(line, &words("hears DONE")));
+    }
+}
