@@ -78,6 +78,11 @@ pub(super) fn note<'a>(note: Note, endpoint: &dyn Fn(BrokerIndex) -> &'a Endpoin
             info!(slot = slot.0, incarnation = incarnation.0, "worker is up");
         }
         Note::Ready => info!("every worker serves every broker"),
+        Note::Overrun { slot, attempt, ran_ns, max_runtime_ns } => {
+            let (ran, max_runtime) =
+                (Duration::from_nanos(ran_ns), Duration::from_nanos(max_runtime_ns));
+            warn!(slot = slot.0, %attempt, ?ran, ?max_runtime, "a task is past its max runtime");
+        }
         Note::Killing { slot, cause } => warn!(slot = slot.0, %cause, "killing the worker"),
         Note::Died { slot, incarnation, cause, detail, running, was_starting } => {
             let running = running.map(|attempt| attempt.to_string());

@@ -6,9 +6,9 @@ use pinmesh_protocol::id::{AttemptId, Incarnation, Slot};
 use pinmesh_protocol::status::LossKind;
 
 use super::ends::Loss;
-use super::life::{Life, Watching, cause_of, is_overrun};
+use super::life::{Life, Watching, cause_of};
 use super::{Config, Death, Effects, Note, Signal};
-use crate::slots::{BrokerIndex, HeldSlot, SlotState};
+use crate::slots::{BrokerIndex, HeldSlot, Running, SlotState};
 use crate::time::Time;
 
 /// Hard cancels that wait for the process to stop. It runs one attempt, so that more than one is
@@ -98,7 +98,7 @@ impl Child {
         match &self.state {
             State::Starting(life) | State::Running(life) => match life.running {
                 Some(running) if life.inspecting.is_none() && life.warned.is_none() => {
-                    running.started.after(running.max_runtime_ns)
+                    life.runtime_end(&running)
                 }
                 Some(_) | None => Time::NEVER,
             },
@@ -141,7 +141,7 @@ impl Child {
         life.running = glance.running;
         let is_stalled = life.still_ns >= config.stall_max_ns;
         let is_stuck = life.inspecting.is_some_and(|since| now.since(since) >= STOP_MAX_NS);
-        let is_over = glance.running.is_some_and(|running| is_overrun(&running, now));
+        let is_over = glance.running.is_some_and(|running| now >= life.runtime_end(&running));
         let is_busy = glance.unended > 0 || life.is_stopped || life.inspecting.is_some();
         if is_up {
             self.enter_loop(fx);
@@ -227,16 +227,22 @@ impl Child {
         let Some(life) = self.life() else { return };
         let running = fx.glance(slot).running;
         let cancels = core::mem::take(&mut life.cancels);
-        let was_asked = life.inspecting.take().is_some();
+        let inspected = life.inspecting.take();
         // Claimed, not only running: the handler may be about to be entered.
         let is_claimed = |(broker, attempt)| {
             fx.held(slot).contains(&HeldSlot { broker, attempt, state: SlotState::Claimed })
         };
+        // As it was when the process was told to stop: since then nothing has run.
+        let at = inspected.unwrap_or(now);
+        let overrun = running.filter(|running| at >= life.runtime_end(running));
+        let ran_ns = overrun.map_or(0, |running| life.ran_ns(&running, now));
         if cancels.into_iter().any(is_claimed) {
             self.kill(LossKind::Cancelled, fx);
-        } else if running.is_some_and(|running| is_overrun(&running, now)) {
+        } else if let Some(Running { attempt, max_runtime_ns, .. }) = overrun {
+            fx.note(Note::Overrun { slot, attempt, ran_ns, max_runtime_ns });
             self.kill(LossKind::MaxRuntime, fx);
-        } else if was_asked {
+        } else if let Some(since) = inspected {
+            life.note_pause(since, now);
             fx.signal(slot, Signal::Continue);
         }
     }

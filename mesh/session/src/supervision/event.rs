@@ -44,9 +44,11 @@ pub struct Config {
     pub grace_ns: u64,
     /// A signal, and how long to wait after it, before an attempt past its max runtime is killed.
     pub overrun_signal: Option<GraceSignal>,
-    /// How often the pages are looked at while a worker holds tasks, nanoseconds.
+    /// How often the pages are looked at while a worker holds tasks, nanoseconds. An attempt that
+    /// overran its max runtime before it was first seen is killed so much later.
     pub watch_busy_ns: u64,
-    /// How often the pages are looked at while none does, nanoseconds.
+    /// How often the pages are looked at while none does, nanoseconds. A task that comes to an idle
+    /// worker is first seen after so long.
     pub watch_idle_ns: u64,
 }
 
@@ -78,8 +80,9 @@ impl Config {
             drain_ns: 30_000 * MS,
             grace_ns: 5_000 * MS,
             overrun_signal: None,
-            watch_busy_ns: 100 * MS,
-            watch_idle_ns: 500 * MS,
+            // Half of the 100 ms within which an attempt is to be dead after its max runtime.
+            watch_busy_ns: 50 * MS,
+            watch_idle_ns: 50 * MS,
         }
     }
 }
@@ -219,6 +222,17 @@ pub enum Note {
     },
     /// Every worker serves every broker, for the first time.
     Ready,
+    /// An attempt is past its max runtime, and its worker is killed over it.
+    Overrun {
+        /// The worker's place.
+        slot: Slot,
+        /// Which attempt.
+        attempt: AttemptId,
+        /// How long it has been running now, nanoseconds.
+        ran_ns: u64,
+        /// How long it might, nanoseconds.
+        max_runtime_ns: u64,
+    },
     /// A worker is being killed.
     Killing {
         /// Its place.

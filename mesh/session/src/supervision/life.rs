@@ -12,6 +12,9 @@ use crate::time::Time;
 /// What one look adds to a worker's standstill at most: if the supervisor itself was stopped, the
 /// time counts for nothing. Nanoseconds.
 const STILL_STEP_MAX_NS: u64 = 1_000_000_000;
+/// Pauses that are remembered. An attempt is seldom looked at twice; beyond this the oldest counts as
+/// run time.
+const PAUSES_MAX: usize = 8;
 /// SIGTERM, which a drain sends.
 const SIGTERM: i32 = 15;
 /// SIGKILL.
@@ -34,6 +37,8 @@ pub(super) struct Life {
     pub(super) cancels: Vec<(BrokerIndex, AttemptId)>,
     /// The attempt that was warned of its kill, and when.
     pub(super) warned: Option<(AttemptId, Time)>,
+    /// When it was stopped to be looked at, and when it was let go on.
+    pauses: Vec<(Time, Time)>,
 }
 
 /// What looks at several workers found together.
@@ -70,11 +75,6 @@ pub(super) fn cause_of(death: Death, killed: Option<LossKind>, is_draining: bool
     }
 }
 
-/// Whether an attempt is past its max runtime.
-pub(super) const fn is_overrun(running: &Running, now: Time) -> bool {
-    now.since(running.started) >= running.max_runtime_ns
-}
-
 impl Life {
     pub(super) const fn new(now: Time) -> Self {
         Self {
@@ -87,7 +87,30 @@ impl Life {
             inspecting: None,
             cancels: Vec::new(),
             warned: None,
+            pauses: Vec::new(),
         }
+    }
+
+    /// When an attempt is past its max runtime. What it lost to our own stops is not its doing: it
+    /// may have followed, or be about to follow, the attempt that was meant.
+    pub(super) fn runtime_end(&self, running: &Running) -> Time {
+        running.started.after(running.max_runtime_ns).after(self.paused_ns(running))
+    }
+
+    /// How long an attempt has been running at that time, nanoseconds.
+    pub(super) fn ran_ns(&self, running: &Running, at: Time) -> u64 {
+        at.since(running.started).saturating_sub(self.paused_ns(running))
+    }
+
+    fn paused_ns(&self, running: &Running) -> u64 {
+        self.pauses.iter().map(|&(from, to)| to.since(from.max(running.started))).sum()
+    }
+
+    pub(super) fn note_pause(&mut self, from: Time, to: Time) {
+        if self.pauses.len() == PAUSES_MAX {
+            self.pauses.remove(0);
+        }
+        self.pauses.push((from, to));
     }
 
     /// Adds to the standstill, or ends it: the loop turned, or nothing waits, or a handler runs.

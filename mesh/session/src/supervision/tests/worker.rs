@@ -138,6 +138,61 @@ fn a_worker_that_has_moved_on_at_the_stop_goes_on() {
     assert_eq!(fake.world.signals[1..], [(Slot(0), Signal::Continue)]);
 }
 
+/// Task 1 ends while the worker is told to stop over it, and the supervisor comes to look only much
+/// later than task 2, if it has begun, might run.
+fn late_look(has_begun: bool) -> Fake {
+    let mut fake = Fake::up(1, 1);
+    fake.run_task(0, A, 1, 5 * MS);
+    fake.run_echoed(60 * MS);
+    assert_eq!(fake.world.signals, [(Slot(0), Signal::Stop)]);
+    fake.end_task(0);
+    let before = fake.now;
+    if has_begun {
+        fake.run_task(0, A, 2, 5 * MS);
+    }
+    fake.now = fake.now.after(20 * MS);
+    fake.event(Event::Stopped(Slot(0)));
+    if !has_begun {
+        // It had read the clock for its start before it was stopped.
+        let late = core::mem::replace(&mut fake.now, before);
+        fake.run_task(0, A, 2, 5 * MS);
+        fake.now = late;
+    }
+    fake
+}
+
+#[test]
+fn the_time_that_a_look_takes_is_nobodys_runtime() {
+    for has_begun in [false, true] {
+        let mut fake = late_look(has_begun);
+        assert_eq!(fake.world.signals[1..], [(Slot(0), Signal::Continue)]);
+        fake.run_echoed(4 * MS);
+        assert_eq!(fake.world.signals.len(), 2, "{:?}", fake.world.signals);
+        fake.run_echoed(60 * MS);
+        fake.event(Event::Stopped(Slot(0)));
+        assert_eq!(kills(&fake), 1, "it has had its own 5 ms");
+    }
+}
+
+#[test]
+fn a_task_that_comes_to_an_idle_worker_is_stopped_within_100_ms_of_its_max_runtime() {
+    for max_ms in [1, 5, 49, 51, 200, 1_000] {
+        let mut fake = Fake::up(1, 1);
+        fake.run_echoed(2 * S);
+        fake.run_task(0, A, 1, max_ms * MS);
+        fake.run_echoed((max_ms + 60) * MS);
+        assert_eq!(fake.world.signals, [(Slot(0), Signal::Stop)], "{max_ms} ms");
+        fake.event(Event::Stopped(Slot(0)));
+        let over = fake.world.notes.iter().find_map(|note| match *note {
+            Note::Overrun { attempt, ran_ns, max_runtime_ns, .. } => {
+                Some((attempt, ran_ns, max_runtime_ns))
+            }
+            _ => None,
+        });
+        assert_eq!(over, Some((attempt(1), (max_ms + 60) * MS, max_ms * MS)));
+    }
+}
+
 #[test]
 fn a_worker_that_does_not_stop_is_killed_all_the_same() {
     let mut fake = Fake::up(1, 1);
@@ -280,5 +335,6 @@ fn an_idle_host_wakes_seldom() {
         fake.event(Event::Tick);
         wakeups += 1;
     }
-    assert!(wakeups <= 40, "{wakeups}");
+    // A look every 50 ms and the heartbeats.
+    assert!(wakeups <= 220, "{wakeups}");
 }
