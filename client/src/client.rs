@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use pinmesh_protocol::id::{PeerId, RequestId};
 use pinmesh_protocol::limits::{NAME_BYTES_MAX, WINDOW_TASKS_MAX};
+use pinmesh_protocol::rendezvous;
 use pinmesh_session::client::{ClientConfig, ClientCounters};
 use pinmesh_transport::{
     Context, ContextOptions, Dealer, Endpoint, PeerKeys, Poller, SocketOptions, Token,
@@ -46,7 +47,8 @@ pub struct Builder {
 
 impl Builder {
     /// Adds a broker: `tcp://HOST:PORT` or `ipc:///PATH`. Tasks go to the one with the fewest
-    /// outstanding. Default: [`DEFAULT_BROKER`] alone.
+    /// outstanding, those with a [key](Task::key) to the one that is the key's, for which all
+    /// clients must name a broker alike. Default: [`DEFAULT_BROKER`] alone.
     #[must_use]
     pub fn broker(mut self, endpoint: impl Into<String>) -> Self {
         self.brokers.push(endpoint.into());
@@ -205,7 +207,7 @@ impl Drop for Owner {
 /// every handle that is left [`Error::Closed`]. See [`close`](Self::close) for waiting longer.
 #[derive(Clone, Debug)]
 pub struct Client {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     owner: Arc<Owner>,
 }
 
@@ -237,7 +239,8 @@ impl Client {
         bounds: Bounds,
         keys_hint: Option<String>,
     ) -> Result<Self> {
-        let names = endpoints.iter().map(|(endpoint, _)| endpoint.to_string()).collect();
+        let names: Vec<_> = endpoints.iter().map(|(endpoint, _)| endpoint.to_string()).collect();
+        let brokers = names.iter().map(|name| rendezvous::hash(name.as_bytes())).collect();
         let shared = Arc::new(Shared::new(names, bounds, keys_hint));
         let context = Context::new(&ContextOptions::default())?;
         for (endpoint, options) in &endpoints {
@@ -250,7 +253,7 @@ impl Client {
             peer_id: PeerId(random_bytes()?),
             name: name.into(),
             seed: u64::from_ne_bytes(random_bytes()?),
-            links: u16::try_from(endpoints.len()).unwrap_or(u16::MAX),
+            brokers,
             unresolved_max: bounds.tasks as usize,
         };
         let net = Net::new(context, endpoints, poller, Arc::clone(&shared));
@@ -277,7 +280,7 @@ impl Client {
 
     /// A task with options; reuse one for many of the same kind.
     pub fn task(&self, service: &str) -> Task<'_> {
-        Task::new(&self.shared, service)
+        Task::new(self, service)
     }
 
     /// Runs a task and waits for its output. Input and output are MessagePack.
@@ -335,14 +338,15 @@ impl Client {
 
     /// Runs one task for each input, at most `window` at a time (at least one), and gives the
     /// outputs in the order in which they come, each with the place of its input. Inputs are pulled
-    /// as the window has room for them. Dropping the iterator cancels what is under way.
+    /// as the window has room for them. Dropping the iterator cancels what is under way. With options:
+    /// [`Task::map`].
     pub fn map<I, In, Out>(&self, service: &str, inputs: I, window: usize) -> Map<I::IntoIter, Out>
     where
         I: IntoIterator<Item = In>,
         In: Serialize,
         Out: DeserializeOwned,
     {
-        Map::new(self.clone(), service, inputs.into_iter(), window)
+        self.task(service).map(inputs, window)
     }
 
     /// A queue for the ends of many tasks: see [`Task::submit_raw_to`].

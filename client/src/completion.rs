@@ -115,6 +115,7 @@ impl Slot {
 struct Ends {
     done: VecDeque<(u64, RawOutcome)>,
     waiter: Waiter,
+    is_interrupted: bool,
 }
 
 /// Ends of many tasks in the order in which they come, each with the number that it was given when
@@ -124,7 +125,8 @@ struct Ends {
 pub struct Completions(Arc<Mutex<Ends>>);
 
 impl Completions {
-    /// The next end; waits for it. `None`: none has come within `timeout`.
+    /// The next end; waits for it. `None`: none has come within `timeout`, or the wait was
+    /// [interrupted](Self::interrupt).
     pub fn recv_timeout(&self, timeout: Duration) -> Option<(u64, RawOutcome)> {
         self.next(Instant::now().checked_add(timeout))
     }
@@ -146,12 +148,25 @@ impl Completions {
         count
     }
 
+    /// Ends a wait for the next end: the one that is under way, or else the next one. For another
+    /// thread that has something to do for the one that waits here.
+    pub fn interrupt(&self) {
+        let mut ends = lock(&self.0);
+        ends.is_interrupted = true;
+        let waiter = std::mem::take(&mut ends.waiter);
+        drop(ends);
+        waiter.wake();
+    }
+
     fn next(&self, until: Option<Instant>) -> Option<(u64, RawOutcome)> {
         loop {
             {
                 let mut ends = lock(&self.0);
                 if let Some(end) = ends.done.pop_front() {
                     return Some(end);
+                }
+                if std::mem::take(&mut ends.is_interrupted) {
+                    return None;
                 }
                 ends.waiter = Waiter::Thread(std::thread::current());
             }

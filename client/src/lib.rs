@@ -34,6 +34,7 @@ mod io_loop;
 mod map;
 mod net;
 mod payload;
+mod plan;
 #[cfg(feature = "protobuf")]
 mod protobuf;
 mod shared;

@@ -10,14 +10,15 @@ use serde::de::DeserializeOwned;
 use crate::client::Client;
 use crate::completion::Completions;
 use crate::payload::decode;
+use crate::plan::Plan;
 use crate::{Error, Result};
 
 /// Outputs in the order in which they come, each with the place of its input. Made by
-/// [`Client::map`].
+/// [`Client::map`] and [`Task::map`](crate::Task::map).
 #[derive(Debug)]
 pub struct Map<I, Out> {
     client: Client,
-    service: String,
+    plan: Plan,
     inputs: I,
     is_exhausted: bool,
     next_index: u64,
@@ -28,11 +29,11 @@ pub struct Map<I, Out> {
 }
 
 impl<I, Out> Map<I, Out> {
-    pub(crate) fn new(client: Client, service: &str, inputs: I, window: usize) -> Self {
+    pub(crate) fn new(client: Client, plan: Plan, inputs: I, window: usize) -> Self {
         Self {
             queue: client.completions(),
             client,
-            service: service.into(),
+            plan,
             inputs,
             is_exhausted: false,
             next_index: 0,
@@ -59,7 +60,7 @@ where
             let index = self.next_index;
             self.next_index += 1;
             // Waits only while the client's window is full, which other callers share.
-            match self.client.task(&self.service).submit_to(&self.queue, index, &input) {
+            match self.plan.submit_to(&self.client.shared, &self.queue, index, &input) {
                 Ok(request_id) => {
                     self.under_way.insert(index, request_id);
                 }

@@ -9,6 +9,7 @@ use pinmesh_protocol::BatchWriter;
 use pinmesh_protocol::codec::{write_submit, write_to_broker};
 use pinmesh_protocol::command::{Payload, Submit, TaskResult, ToBroker};
 use pinmesh_protocol::id::RequestId;
+use pinmesh_protocol::limits::FRAME_BYTES_MAX;
 use pinmesh_protocol::status::Status;
 use pinmesh_session::Time;
 use pinmesh_session::client::{
@@ -171,14 +172,19 @@ impl Net {
     fn batch(&mut self, link: LinkId) -> &mut BatchWriter<Frame> {
         let at = usize::from(link.0);
         if self.links[at].batch.is_full() {
-            self.flush_link(at);
-            if !self.links[at].batch.is_empty() {
-                let next = self.spare.pop().unwrap_or_default();
-                let full = std::mem::replace(&mut self.links[at].batch, next);
-                self.links[at].backlog.push_back(full);
-            }
+            self.turn_over(at);
         }
         &mut self.links[at].batch
+    }
+
+    /// What comes next goes into another message.
+    fn turn_over(&mut self, at: usize) {
+        self.flush_link(at);
+        if !self.links[at].batch.is_empty() {
+            let next = self.spare.pop().unwrap_or_default();
+            let full = std::mem::replace(&mut self.links[at].batch, next);
+            self.links[at].backlog.push_back(full);
+        }
     }
 
     /// Takes the socket out of the poller and closes it; what it was given may still go out.
@@ -294,6 +300,10 @@ impl ClientOutbox<Body> for Net {
     }
 
     fn submit(&mut self, link: LinkId, header: &SubmitHeader<'_>, body: &mut Body) {
+        if body.bytes > FRAME_BYTES_MAX as u64 {
+            // A message arrives as a whole: the word of its long silence goes before it.
+            self.turn_over(usize::from(link.0));
+        }
         let batch = self.batch(link);
         let payload = match &mut body.input {
             Input::Inline(bytes) => Payload::Inline(bytes),

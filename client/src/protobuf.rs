@@ -6,7 +6,8 @@ use prost::Message;
 use crate::completion::Completions;
 use crate::handle::Handle;
 use crate::payload::{RawReply, Reply, mismatch};
-use crate::task::{Task, WhenFull};
+use crate::plan::WhenFull;
+use crate::task::Task;
 use crate::{Error, Result};
 
 fn decode<T: Message + Default>(reply: RawReply) -> Result<Reply<T>> {

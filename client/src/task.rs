@@ -1,71 +1,43 @@
 //! One task, or many of the same kind, with options.
 
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::id::{ContentType, Priority, RequestId};
-use pinmesh_session::Time;
-use pinmesh_session::client::{NewRequest, ServiceId};
+use pinmesh_protocol::limits::KEY_BYTES_MAX;
+use pinmesh_protocol::rendezvous;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::client::Client;
 use crate::completion::{Completions, Slot, Ticket};
 use crate::handle::{Decoder, Handle};
-use crate::payload::{Bytes, Encoding, Input, RawReply, Reply, decode, keep_raw};
-use crate::shared::{Body, Shared};
+use crate::map::Map;
+use crate::payload::{Bytes, Encoding, RawReply, Reply, decode, keep_raw};
+use crate::plan::{Plan, WhenFull};
 use crate::{Error, Result};
 
-/// What to run and how. Made by [`Client::task`](crate::Client::task); an option out of its range
-/// is told by the call that hands the task in.
-#[derive(Debug)]
+/// What to run and how. Made by [`Client::task`]; an option out of its range is told by the call
+/// that hands the task in.
+#[derive(Clone, Debug)]
 pub struct Task<'c> {
-    shared: &'c Arc<Shared>,
-    service: Result<ServiceId>,
-    priority: Priority,
-    deadline: Option<Duration>,
-    timeout: Option<Duration>,
-    content_type: Option<ContentType>,
-    encoding: Encoding,
-    options: TaskOptions,
-    /// The options as they travel; made at first use.
-    encoded: OnceLock<Option<Arc<[u8]>>>,
-    shows_busy: bool,
-    fault: Option<Error>,
-}
-
-/// What to do while the client's window is full.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WhenFull {
-    Wait,
-    Fail,
+    client: &'c Client,
+    plan: Plan,
 }
 
 impl<'c> Task<'c> {
-    pub(crate) fn new(shared: &'c Arc<Shared>, service: &str) -> Self {
-        Self {
-            shared,
-            service: shared.service(service),
-            priority: Priority::default(),
-            deadline: None,
-            timeout: None,
-            content_type: None,
-            encoding: Encoding::default(),
-            options: TaskOptions::default(),
-            encoded: OnceLock::new(),
-            shows_busy: false,
-            fault: None,
-        }
+    pub(crate) fn new(client: &'c Client, service: &str) -> Self {
+        Self { client, plan: Plan::new(client.shared.service(service)) }
     }
 
     /// From 1 to 10, the most urgent. Default: 5.
     #[must_use]
     pub fn priority(mut self, priority: u8) -> Self {
         match Priority::new(priority) {
-            Some(priority) => self.priority = priority,
+            Some(priority) => self.plan.priority = priority,
             None => {
                 let remedy = "must be from 1 to 10, the most urgent";
-                self.fault = Some(Error::invalid("priority", priority, remedy));
+                self.plan.fault = Some(Error::invalid("priority", priority, remedy));
             }
         }
         self
@@ -75,7 +47,7 @@ impl<'c> Task<'c> {
     /// moment that it is handed in. Default: none.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(deadline);
+        self.plan.deadline = Some(deadline);
         self
     }
 
@@ -83,7 +55,7 @@ impl<'c> Task<'c> {
     /// [`Error::WaitTimedOut`]. Default: for ever.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+        self.plan.timeout = Some(timeout);
         self
     }
 
@@ -93,7 +65,7 @@ impl<'c> Task<'c> {
         let ns = u64::try_from(max_runtime.as_nanos()).unwrap_or(u64::MAX);
         if ns == 0 {
             let remedy = "must be longer than nothing";
-            self.fault = Some(Error::invalid("max_runtime", "0", remedy));
+            self.plan.fault = Some(Error::invalid("max_runtime", "0", remedy));
         }
         self.set(|options| options.max_runtime_ns = Some(ns))
     }
@@ -102,7 +74,7 @@ impl<'c> Task<'c> {
     #[must_use]
     pub fn tries_max(mut self, tries_max: u32) -> Self {
         if tries_max == 0 {
-            self.fault = Some(Error::invalid("tries_max", 0, "must be 1 or more"));
+            self.plan.fault = Some(Error::invalid("tries_max", 0, "must be 1 or more"));
         }
         self.set(|options| options.tries_max = Some(tries_max))
     }
@@ -116,7 +88,7 @@ impl<'c> Task<'c> {
     /// Tell [`Error::Busy`] instead of waiting and handing the task in again.
     #[must_use]
     pub fn show_busy(mut self) -> Self {
-        self.shows_busy = true;
+        self.plan.shows_busy = true;
         self
     }
 
@@ -124,7 +96,7 @@ impl<'c> Task<'c> {
     /// its own content type.
     #[must_use]
     pub fn encoding(mut self, encoding: Encoding) -> Self {
-        self.encoding = encoding;
+        self.plan.encoding = encoding;
         self
     }
 
@@ -132,14 +104,40 @@ impl<'c> Task<'c> {
     /// encode their input themselves.
     #[must_use]
     pub fn content_type(mut self, content_type: ContentType) -> Self {
-        self.content_type = Some(content_type);
+        self.plan.content_type = Some(content_type);
         self
     }
 
-    fn set(mut self, set: impl FnOnce(&mut TaskOptions)) -> Self {
-        set(&mut self.options);
-        self.encoded = OnceLock::new();
+    /// Sends it where all tasks with this key go, 1 to 128 bytes: of several brokers the one that
+    /// is the key's, by rendezvous hashing, whichever client asks and in whatever order it names
+    /// the brokers. While that one is lost or BUSY, to the next of the key. The key stays in the
+    /// client. Default: the broker with the fewest outstanding.
+    #[must_use]
+    pub fn key(mut self, key: impl AsRef<[u8]>) -> Self {
+        let key = key.as_ref();
+        if key.is_empty() || key.len() > KEY_BYTES_MAX {
+            let remedy = format!("must have from 1 to {KEY_BYTES_MAX} bytes");
+            let key = format!("`{}`", String::from_utf8_lossy(key));
+            self.plan.fault = Some(Error::invalid("key", key, &remedy));
+        }
+        self.plan.key = Some(rendezvous::hash(key));
         self
+    }
+
+    fn set(mut self, set: impl FnOnce(&mut pinmesh_protocol::TaskOptions)) -> Self {
+        self.plan.set(set);
+        self
+    }
+
+    /// Runs one task for each input, at most `window` at a time (at least one), all with the options
+    /// of this one but for its timeout. See [`Client::map`].
+    pub fn map<I, In, Out>(&self, inputs: I, window: usize) -> Map<I::IntoIter, Out>
+    where
+        I: IntoIterator<Item = In>,
+        In: Serialize,
+        Out: DeserializeOwned,
+    {
+        Map::new(self.client.clone(), self.plan.clone(), inputs.into_iter(), window)
     }
 
     /// Runs it and waits for its output.
@@ -175,7 +173,7 @@ impl<'c> Task<'c> {
     }
 
     pub(crate) fn await_call<T>(&self, mut handle: Handle<T>) -> Result<Reply<T>> {
-        match self.timeout {
+        match self.plan.timeout {
             None => handle.wait_reply(),
             Some(timeout) => handle.wait_reply_timeout(timeout),
         }
@@ -223,7 +221,7 @@ impl<'c> Task<'c> {
     /// # Errors
     /// Those of [`submit`](Self::submit).
     pub fn submit_raw(&self, input: Vec<u8>) -> Result<Handle<Bytes>> {
-        let content_type = self.content_type.unwrap_or(ContentType::RAW);
+        let content_type = self.plan.content_type.unwrap_or(ContentType::RAW);
         self.hand_in(input, content_type, keep_raw, WhenFull::Wait)
     }
 
@@ -232,7 +230,7 @@ impl<'c> Task<'c> {
     /// # Errors
     /// Those of [`try_submit`](Self::try_submit).
     pub fn try_submit_raw(&self, input: Vec<u8>) -> Result<Handle<Bytes>> {
-        let content_type = self.content_type.unwrap_or(ContentType::RAW);
+        let content_type = self.plan.content_type.unwrap_or(ContentType::RAW);
         self.hand_in(input, content_type, keep_raw, WhenFull::Fail)
     }
 
@@ -247,7 +245,7 @@ impl<'c> Task<'c> {
         token: u64,
         input: Vec<u8>,
     ) -> Result<RequestId> {
-        let content_type = self.content_type.unwrap_or(ContentType::RAW);
+        let content_type = self.plan.content_type.unwrap_or(ContentType::RAW);
         self.send_to(queue, token, input, content_type, WhenFull::Wait)
     }
 
@@ -261,7 +259,7 @@ impl<'c> Task<'c> {
         token: u64,
         input: Vec<u8>,
     ) -> Result<RequestId> {
-        let content_type = self.content_type.unwrap_or(ContentType::RAW);
+        let content_type = self.plan.content_type.unwrap_or(ContentType::RAW);
         self.send_to(queue, token, input, content_type, WhenFull::Fail)
     }
 
@@ -276,8 +274,7 @@ impl<'c> Task<'c> {
         token: u64,
         input: &In,
     ) -> Result<RequestId> {
-        let (input, content_type) = (self.encoding.encode(input)?, self.encoding.content_type());
-        self.send_to(queue, token, input, content_type, WhenFull::Wait)
+        self.plan.submit_to(&self.client.shared, queue, token, input)
     }
 
     pub(crate) fn send_to(
@@ -289,7 +286,7 @@ impl<'c> Task<'c> {
         when_full: WhenFull,
     ) -> Result<RequestId> {
         let ticket = Ticket::to_queue(queue.clone(), token);
-        self.send(input, content_type, ticket, when_full)
+        self.plan.send(&self.client.shared, input, content_type, ticket, when_full)
     }
 
     fn hand_in_encoded<In, Out>(&self, input: &In, when_full: WhenFull) -> Result<Handle<Out>>
@@ -297,7 +294,8 @@ impl<'c> Task<'c> {
         In: Serialize + ?Sized,
         Out: DeserializeOwned,
     {
-        let (input, content_type) = (self.encoding.encode(input)?, self.encoding.content_type());
+        let encoding = self.plan.encoding;
+        let (input, content_type) = (encoding.encode(input)?, encoding.content_type());
         self.hand_in(input, content_type, decode, when_full)
     }
 
@@ -310,50 +308,8 @@ impl<'c> Task<'c> {
     ) -> Result<Handle<T>> {
         let slot = Arc::new(Slot::new());
         let ticket = Ticket::to_slot(Arc::clone(&slot));
-        let request_id = self.send(input, content_type, ticket, when_full)?;
-        Ok(Handle::new(slot, Arc::clone(self.shared), request_id, decoder))
-    }
-
-    fn options(&self) -> Option<Arc<[u8]>> {
-        let encode = || match self.options.is_default() {
-            true => None,
-            false => Some(self.options.encode().into()),
-        };
-        self.encoded.get_or_init(encode).clone()
-    }
-
-    fn send(
-        &self,
-        input: Vec<u8>,
-        content_type: ContentType,
-        ticket: Ticket,
-        when_full: WhenFull,
-    ) -> Result<RequestId> {
-        let checked = self.fault.clone().map_or(Ok(()), Err);
-        let checked = checked.and_then(|()| Ok((self.service.clone()?, Input::new(input)?)));
-        let (service, input) = match checked {
-            Ok(checked) => checked,
-            Err(error) => {
-                ticket.void();
-                return Err(error);
-            }
-        };
-        let started_at = self.shared.now();
-        let deadline_ns = self.deadline.map(|it| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX));
-        let bytes = input.len();
-        let new = NewRequest {
-            body: Body { input, bytes, service, started_at, ticket },
-            bytes,
-            service,
-            priority: self.priority,
-            deadline: deadline_ns.map_or(Time::NEVER, |ns| started_at.after(ns)),
-            content_type,
-            options: self.options(),
-            is_at_most_once: self.options.at_most_once,
-            shows_busy: self.shows_busy,
-        };
-        let until = || self.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
-        let waits_until = (when_full == WhenFull::Wait).then(until);
-        self.shared.submit(new, waits_until)
+        let shared = &self.client.shared;
+        let request_id = self.plan.send(shared, input, content_type, ticket, when_full)?;
+        Ok(Handle::new(slot, Arc::clone(shared), request_id, decoder))
     }
 }

@@ -217,6 +217,20 @@ fn map_pulls_inputs_as_its_window_has_room_and_loses_none() {
 }
 
 #[test]
+fn a_map_of_a_task_has_its_options() {
+    let broker = FakeBroker::start();
+    let client = connect(&broker);
+    let urgent = client.task("echo").priority(9);
+    let mut outputs: Vec<u8> =
+        urgent.map::<_, _, u8>(0..20_u8, 5).map(|(_, output)| output.unwrap()).collect();
+    outputs.sort_unstable();
+    assert_eq!(outputs, Vec::from_iter(0..20));
+    assert_eq!(broker.seen().priorities, [9; 20]);
+    let mut refused = client.task("echo").priority(0).map::<_, _, u8>([1_u8, 2], 5);
+    assert!(matches!(refused.next(), Some((0, Err(Error::Invalid { what: "priority", .. })))));
+}
+
+#[test]
 fn long_payloads_travel_whole_and_too_long_ones_not_at_all() {
     let broker = FakeBroker::start();
     let client = connect(&broker);
@@ -272,6 +286,25 @@ fn a_ping_tells_the_brokers_life() {
     let (round_trip, epoch) = client.ping(GENEROUS).unwrap();
     assert!(round_trip > Duration::ZERO);
     assert_eq!(epoch, 1);
+}
+
+#[test]
+fn a_wait_for_an_end_can_be_interrupted_from_another_thread() {
+    let broker = FakeBroker::start();
+    let client = connect(&broker);
+    let queue = client.completions();
+    client.task("hold").submit_raw_to(&queue, 7, Vec::new()).unwrap();
+    let interrupter = queue.clone();
+    std::thread::spawn(move || interrupter.interrupt());
+    let start = std::time::Instant::now();
+    assert!(queue.recv_timeout(GENEROUS).is_none());
+    assert!(start.elapsed() < GENEROUS);
+    // Nobody waits: the next wait ends at once, and only that one; an end goes first.
+    queue.interrupt();
+    assert!(queue.recv_timeout(GENEROUS).is_none());
+    queue.interrupt();
+    broker.control(Control::Release);
+    assert_eq!(queue.recv().0, 7);
 }
 
 #[test]

@@ -160,7 +160,7 @@ impl ClientSim {
             peer_id: peer_id(1, number),
             name: format!("c{number}").into(),
             seed: world.random.next(),
-            links: brokers as u16,
+            brokers: (0..brokers as u64).collect(),
             unresolved_max: 1000,
         };
         let mut client = Self {
@@ -332,6 +332,7 @@ impl ClientSim {
             options: ask.options.clone(),
             is_at_most_once: ask.is_at_most_once,
             shows_busy: ask.shows_busy,
+            key: None,
         };
         self.handle(world, checker, ClientEvent::Submit(new));
         self.settle(world, checker);

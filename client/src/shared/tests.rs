@@ -27,6 +27,7 @@ fn request(shared: &Shared, service: ServiceId) -> NewRequest<Body> {
         options: None,
         is_at_most_once: false,
         shows_busy: false,
+        key: None,
     }
 }
 

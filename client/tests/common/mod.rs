@@ -38,6 +38,8 @@ pub(crate) enum Control {
 pub(crate) struct Seen {
     /// Request id, submission and epoch of every SUBMIT.
     pub(crate) submits: Vec<(u64, u32, u32)>,
+    /// The priority of every SUBMIT.
+    pub(crate) priorities: Vec<u8>,
     pub(crate) cancels: Vec<u64>,
     pub(crate) hellos: usize,
     pub(crate) goodbyes: usize,
@@ -232,7 +234,11 @@ impl Broker {
     ) {
         let (id, submission) = (submit.request_id, submit.submission);
         let epoch = self.epoch;
-        self.note(|seen| seen.submits.push((id.0, submission.0, epoch)));
+        let priority = submit.priority.value();
+        self.note(|seen| {
+            seen.submits.push((id.0, submission.0, epoch));
+            seen.priorities.push(priority);
+        });
         let payload = match submit.payload {
             Payload::Inline(bytes) => bytes.to_vec(),
             Payload::Frames(span) => {

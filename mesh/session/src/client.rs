@@ -16,10 +16,13 @@ use pinmesh_protocol::status::RefusedCode;
 
 use crate::Time;
 use link::{Link, Random};
+use queue::Queue;
 use table::{Place, Request, Table};
 
 mod event;
+mod keyed;
 mod link;
+mod queue;
 mod results;
 mod sessions;
 mod submit;
@@ -58,8 +61,8 @@ pub struct Client<B> {
     links: Vec<Link>,
     services: Vec<Box<str>>,
     table: Table<B>,
-    /// Ids of requests in [`Place::Queued`], oldest first; others among them are skipped.
-    queue: VecDeque<RequestId>,
+    /// Requests in [`Place::Queued`] that any broker may take; the others are in a broker's line.
+    queue: Queue,
     /// Requests in [`Place::Delayed`] and until when.
     delayed: BTreeSet<(Time, RequestId)>,
     pings: VecDeque<Ping>,
@@ -75,14 +78,15 @@ impl<B> Client<B> {
     /// A machine that has done nothing yet. Panics unless it is given at least one link and may
     /// keep at least one request.
     pub fn new(config: ClientConfig) -> Self {
-        assert!(config.links > 0, "a client needs at least one broker");
+        assert!(!config.brokers.is_empty(), "a client needs at least one broker");
+        assert!(config.brokers.len() <= usize::from(u16::MAX), "links are counted in u16");
         assert!(config.unresolved_max > 0, "a client may keep at least one request");
         Self {
             random: Random(config.seed),
-            links: (0..config.links).map(|_| Link::new()).collect(),
+            links: config.brokers.iter().map(|&hash| Link::new(hash)).collect(),
             services: Vec::new(),
             table: Table::new(config.unresolved_max.saturating_mul(2).max(1024)),
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             delayed: BTreeSet::new(),
             pings: VecDeque::new(),
             deadlines: 0,
@@ -104,7 +108,10 @@ impl<B> Client<B> {
             ClientEvent::Submit(new) => self.on_submit(now, new, outbox),
             ClientEvent::Received(link, command) => self.on_command(now, link, command, outbox),
             ClientEvent::BatchEnd(link) => self.on_batch_end(now, link, outbox),
-            ClientEvent::Start => self.on_wakeup(now, false, outbox),
+            ClientEvent::Start => {
+                self.links.iter_mut().for_each(|link| link.expect(now));
+                self.on_wakeup(now, false, outbox);
+            }
             ClientEvent::Service(name) => self.on_service(name),
             ClientEvent::Cancel(request_id) => self.on_cancel(request_id, outbox),
             ClientEvent::Ping(token) => self.on_ping(now, token, outbox),
@@ -123,8 +130,8 @@ impl<B> Client<B> {
             return None;
         }
         let links = self.links.iter().filter_map(Link::next_wakeup);
-        let moves = self.links.iter().filter(|link| link.move_at < Time::NEVER);
-        let moves = moves.map(|link| (link.move_at, WakeReason::Move));
+        let moves = self.links.iter().map(Link::next_move).filter(|&at| at < Time::NEVER);
+        let moves = moves.map(|at| (at, WakeReason::Move));
         let retry = self.delayed.first().map(|&(at, _)| (at, WakeReason::Retry));
         let expiry = self.watches_deadlines().then_some((self.expiry_at, WakeReason::Expiry));
         links.chain(moves).chain(retry).chain(expiry).min()
@@ -145,7 +152,8 @@ impl<B> Client<B> {
         let is_queued = |id: &RequestId| {
             self.table.request(*id).is_some_and(|request| request.place == Place::Queued)
         };
-        self.delayed.is_empty() && !self.queue.iter().any(is_queued)
+        let lines = self.links.iter().flat_map(|link| link.line.iter());
+        self.delayed.is_empty() && !self.queue.iter().chain(lines).any(is_queued)
     }
 
     /// Whether a session with that broker is open.
@@ -156,6 +164,11 @@ impl<B> Client<B> {
     /// What it has counted so far.
     pub fn counters(&self) -> ClientCounters {
         self.counters
+    }
+
+    fn link_ids(&self) -> impl Iterator<Item = LinkId> + use<B> {
+        let count = u16::try_from(self.links.len()).expect("links are counted in u16");
+        (0..count).map(LinkId)
     }
 
     fn on_service(&mut self, name: &str) {
@@ -299,6 +312,7 @@ impl<B> Client<B> {
             self.finish(request_id, Outcome::Local(LocalEnd::Closed), outbox);
         }
         self.queue.clear();
+        self.links.iter_mut().for_each(|link| link.line.clear());
         self.delayed.clear();
         self.pings.clear();
     }
@@ -307,7 +321,8 @@ impl<B> Client<B> {
     /// that holds something cannot be asked.
     fn watches_deadlines(&self) -> bool {
         let is_waiting = !self.queue.is_empty() || !self.delayed.is_empty();
-        self.deadlines > 0 && (is_waiting || self.links.iter().any(|link| link.session().is_none()))
+        let is_ours = |link: &Link| link.session().is_none() || !link.line.is_empty();
+        self.deadlines > 0 && (is_waiting || self.links.iter().any(is_ours))
     }
 
     /// Ends, here, what waits here or is held by a broker that cannot be asked, and whose deadline

@@ -7,6 +7,8 @@ use pinmesh_protocol::command::{
     Accepted, ClientProgress, FromBroker, ServiceRef, TaskResult, ToBroker,
 };
 use pinmesh_protocol::id::{ContentType, Epoch, PeerId, Priority, RequestId, Submission};
+#[cfg(doc)]
+use pinmesh_protocol::rendezvous;
 use pinmesh_protocol::status::RefusedCode;
 
 use crate::Time;
@@ -29,8 +31,9 @@ pub struct ClientConfig {
     pub name: Box<str>,
     /// Start of its nonces and jitter; random in a shell, the seed of the run in a simulation.
     pub seed: u64,
-    /// Brokers that it is given, 1 or more.
-    pub links: u16,
+    /// Brokers that it is given, 1 or more: the [`rendezvous::hash`] of each one's endpoint, by
+    /// which tasks with a key choose among them.
+    pub brokers: Box<[u64]>,
     /// The most requests that it keeps unresolved, queued ones included; more end
     /// [`LocalEnd::Full`].
     pub unresolved_max: usize,
@@ -57,6 +60,9 @@ pub struct NewRequest<B> {
     pub is_at_most_once: bool,
     /// BUSY is an end of the request rather than a reason to wait.
     pub shows_busy: bool,
+    /// The [`rendezvous::hash`] of its key: it goes to the broker that is the key's. `None`: to the
+    /// one with the fewest outstanding.
+    pub key: Option<u64>,
 }
 
 /// Everything that can happen.
@@ -224,7 +230,7 @@ pub enum WakeReason {
     Retry,
     /// Look for deadlines that passed while no broker could be asked.
     Expiry,
-    /// Give what a lost broker held to the others.
+    /// Give what a lost broker held, or what waits for one, to the others.
     Move,
 }
 

@@ -4,11 +4,17 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use pinmesh_protocol::command::Welcome;
-use pinmesh_protocol::id::Epoch;
+use pinmesh_protocol::id::{Epoch, RequestId};
 use pinmesh_protocol::limits::{SERVICES_MAX, SILENCE_BYTES_PER_S};
 
-use super::event::{ServiceId, WakeReason};
+use super::event::{LocalEnd, ServiceId, WakeReason};
+use super::queue::Queue;
 use crate::{Time, Window};
+
+/// How long a broker may be away before what it held goes to the others, and tasks with a key to the
+/// next one: time enough for it to greet a client that was merely cut off, since a resubmission
+/// elsewhere may run a task twice, and a key should not wander at every hiccup.
+pub(super) const AWAY_NS: u64 = 3_000_000_000;
 
 /// First wait before a session is opened again, doubled each time.
 const BACKOFF_NS: u64 = 100_000_000;
@@ -182,9 +188,37 @@ pub(super) enum State {
     Closed,
 }
 
+/// What a request asks of a broker.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ask {
+    pub(super) id: RequestId,
+    pub(super) service: ServiceId,
+    /// Bytes of the payload.
+    pub(super) bytes: u64,
+    /// Bytes that go before it.
+    pub(super) header_bytes: u64,
+}
+
+/// Whether a broker can take a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// At once.
+    Free,
+    /// When its window has room, or those are gone who wait for that.
+    Full,
+    /// There is no session.
+    Away,
+    /// Not before then.
+    Busy(Time),
+    /// Not in this session.
+    Never(LocalEnd),
+}
+
 /// One broker.
 #[derive(Debug)]
 pub(super) struct Link {
+    /// Of its endpoint, for keys.
+    pub(super) hash: u64,
     pub(super) state: State,
     /// Of the latest session.
     pub(super) epoch: Option<Epoch>,
@@ -196,6 +230,10 @@ pub(super) struct Link {
     /// When to give what this broker held to the others; [`Time::NEVER`] while it is open or holds
     /// nothing.
     pub(super) move_at: Time,
+    /// From when on it is lost for keys; [`Time::NEVER`] in a session and before the first attempt.
+    lost_at: Time,
+    /// Requests with a key that wait for this broker.
+    pub(super) line: Queue,
     /// Services that it was BUSY with, until when.
     busy: BTreeMap<ServiceId, Time>,
     /// Attempts to open a session since the last one that was of use.
@@ -203,14 +241,17 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(hash: u64) -> Self {
         Self {
+            hash,
             state: State::Down { retry_at: Time(0) },
             epoch: None,
             kept_until: Time::NEVER,
             kept_ns: 0,
             window: Window::default(),
             move_at: Time::NEVER,
+            lost_at: Time::NEVER,
+            line: Queue::default(),
             busy: BTreeMap::new(),
             attempts: 0,
         }
@@ -247,6 +288,47 @@ impl Link {
         self.kept_until = Time::NEVER;
         self.kept_ns = welcome.kept_ns;
         self.move_at = Time::NEVER;
+        self.lost_at = Time::NEVER;
+    }
+
+    /// It is away, and will be lost if it stays so for long.
+    pub(super) fn expect(&mut self, now: Time) {
+        self.lost_at = now.after(AWAY_NS);
+    }
+
+    /// It will not be back soon.
+    pub(super) fn give_up(&mut self, now: Time) {
+        self.lost_at = now;
+    }
+
+    /// Whether it is away for so long that keys go to another.
+    pub(super) fn is_lost(&self, now: Time) -> bool {
+        self.lost_at <= now
+    }
+
+    /// When to look at what it holds and at who waits for it, since it is away.
+    pub(super) fn next_move(&self) -> Time {
+        if self.line.is_empty() { self.move_at } else { self.move_at.min(self.lost_at) }
+    }
+
+    /// Whether it can take the request now.
+    pub(super) fn verdict(&mut self, now: Time, ask: &Ask) -> Verdict {
+        let Some(session) = self.session() else { return Verdict::Away };
+        if ask.bytes > session.payload_bytes_max {
+            let (bytes, bytes_max) = (ask.bytes, session.payload_bytes_max);
+            return Verdict::Never(LocalEnd::PayloadTooLarge { bytes, bytes_max });
+        }
+        if ask.header_bytes > session.header_bytes_max {
+            let (bytes, bytes_max) = (ask.header_bytes, session.header_bytes_max);
+            return Verdict::Never(LocalEnd::HeaderTooLarge { bytes, bytes_max });
+        }
+        if let Some(until) = self.busy_until(now, ask.service) {
+            return Verdict::Busy(until);
+        }
+        // Who comes later does not pass a line: a long payload in it would wait for ever.
+        let is_behind = self.line.front().is_some_and(|first| first < ask.id);
+        let has_room = !is_behind && self.window.admits(ask.bytes);
+        if has_room { Verdict::Free } else { Verdict::Full }
     }
 
     /// The session, or the attempt at one, is over; another follows after a wait.
@@ -255,6 +337,7 @@ impl Link {
         self.attempts = self.attempts.saturating_add(1);
         if let State::Open(session) = &self.state {
             self.kept_until = session.heard_since.after(self.kept_ns);
+            self.expect(now);
         }
         self.state = State::Down { retry_at: now.after(random.jitter(wait_ns)) };
         self.window.clear();
@@ -271,7 +354,7 @@ impl Link {
     }
 
     /// Until when it is BUSY with that service; `None`: it is not.
-    pub(super) fn busy_until(&mut self, now: Time, service: ServiceId) -> Option<Time> {
+    fn busy_until(&mut self, now: Time, service: ServiceId) -> Option<Time> {
         if self.busy.is_empty() {
             return None;
         }

@@ -11,13 +11,13 @@ use pinmesh_protocol::status::Status;
 use proptest::prelude::*;
 
 use super::link::Random;
-use super::tests::{Effect, Recorded, request, result, welcome};
+use super::tests::{Effect, Recorded, broker_hash, request, result, welcome};
 use super::{Client, ClientConfig, ClientEvent, LinkId, NewRequest};
 use crate::Time;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Submit { is_at_most_once: bool, deadline_ms: Option<u16> },
+    Submit { is_at_most_once: bool, deadline_ms: Option<u16>, key: Option<u8> },
     Cancel(u8),
     Sleep(u16),
     ToBroker(u8),
@@ -30,8 +30,10 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => (any::<bool>(), prop::option::of(1..5000_u16)).prop_map(
-            |(is_at_most_once, deadline_ms)| Step::Submit { is_at_most_once, deadline_ms }
+        6 => (any::<bool>(), prop::option::of(1..5000_u16), prop::option::of(any::<u8>())).prop_map(
+            |(is_at_most_once, deadline_ms, key)| {
+                Step::Submit { is_at_most_once, deadline_ms, key }
+            }
         ),
         1 => any::<u8>().prop_map(Step::Cancel),
         4 => (1..3000_u16).prop_map(Step::Sleep),
@@ -166,7 +168,7 @@ impl World {
             peer_id: PeerId([1; 16]),
             name: "p".into(),
             seed,
-            links,
+            brokers: (0..links).map(broker_hash).collect(),
             unresolved_max: 20,
         };
         let mut world = Self {
@@ -257,12 +259,13 @@ impl World {
         let count = self.brokers.len();
         let index = |at: u8| usize::from(at) % count;
         match *step {
-            Step::Submit { is_at_most_once, deadline_ms } => {
+            Step::Submit { is_at_most_once, deadline_ms, key } => {
                 let id = u32::try_from(self.client.next_request_id().0).unwrap();
                 let deadline =
                     deadline_ms.map_or(Time::NEVER, |ms| self.now.after(u64::from(ms) * 1_000_000));
                 let body = id * 2 + u32::from(is_at_most_once);
-                let new = NewRequest { is_at_most_once, deadline, ..request(body) };
+                let key = key.map(u64::from);
+                let new = NewRequest { is_at_most_once, deadline, key, ..request(body) };
                 self.event(ClientEvent::Submit(new));
             }
             Step::Cancel(back) => {
@@ -310,7 +313,7 @@ proptest! {
 
     #[test]
     fn each_request_resolves_exactly_once(
-        links in 1..3_u16,
+        links in 1..5_u16,
         seed in any::<u64>(),
         steps in prop::collection::vec(step(), 1..300),
     ) {
@@ -329,7 +332,7 @@ proptest! {
 
     #[test]
     fn an_at_most_once_request_is_handed_to_one_life_of_one_broker(
-        links in 1..3_u16,
+        links in 1..5_u16,
         seed in any::<u64>(),
         steps in prop::collection::vec(step(), 1..300),
     ) {

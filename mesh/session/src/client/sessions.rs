@@ -1,6 +1,6 @@
 //! Opening, keeping and losing sessions, and what then becomes of the requests in them.
 
-use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 use pinmesh_protocol::command::{
     CancelRequest, FromBroker, Heartbeat, Hello, Refused, ToBroker, Welcome,
@@ -11,13 +11,9 @@ use pinmesh_protocol::status::{RefusedCode, Role};
 
 use super::Client;
 use super::event::{ClientOutbox, CloseReason, LinkId, LinkNews, LocalEnd, Outcome};
-use super::link::{Beat, Link, State};
+use super::link::{AWAY_NS, Beat, Link, State};
 use super::table::{Earlier, Place};
 use crate::Time;
-
-/// How long a broker may be away before what it held goes to the others: time enough for it to
-/// greet a client that was merely cut off, since a resubmission elsewhere may run a task twice.
-const MOVE_NS: u64 = 3_000_000_000;
 
 impl<B> Client<B> {
     pub(super) fn on_wakeup<O: ClientOutbox<B>>(
@@ -29,10 +25,11 @@ impl<B> Client<B> {
         if self.is_closed {
             return;
         }
-        for at in 0..self.config.links {
-            self.wake_link(now, LinkId(at), is_emptied, outbox);
+        for link in self.link_ids() {
+            self.wake_link(now, link, is_emptied, outbox);
         }
         self.move_held(now, outbox);
+        self.leave_lost_lines(now);
         self.retry_delayed(now);
         if self.watches_deadlines() && self.expiry_at <= now {
             self.expire(now, outbox);
@@ -136,6 +133,7 @@ impl<B> Client<B> {
         let entry = &mut self.links[usize::from(link.0)];
         let is_same_epoch = entry.epoch == Some(welcome.epoch);
         let is_kept = now < entry.kept_until;
+        let was_lost = entry.is_lost(now);
         entry.open(now, welcome);
         self.counters.sessions += 1;
         outbox.link_news(link, LinkNews::Opened(welcome.epoch));
@@ -147,11 +145,14 @@ impl<B> Client<B> {
         } else {
             self.resubmit_held(link, outbox);
         }
+        if was_lost {
+            self.leave_all_lines();
+        }
         self.send_pings(now, outbox);
         self.pump(now, outbox);
     }
 
-    fn held_by(&self, link: LinkId) -> alloc::vec::Vec<RequestId> {
+    fn held_by(&self, link: LinkId) -> Vec<RequestId> {
         self.table.ids(|request| request.place == Place::Held(link))
     }
 
@@ -185,7 +186,7 @@ impl<B> Client<B> {
 
     /// The broker that held them is gone: they go to the front of the queue under a new submission.
     fn resubmit_held<O: ClientOutbox<B>>(&mut self, link: LinkId, outbox: &mut O) {
-        let mut again = VecDeque::new();
+        let mut again = Vec::new();
         for request_id in self.held_by(link) {
             let Some(request) = self.table.request_mut(request_id) else { continue };
             if request.is_cancelled {
@@ -195,11 +196,10 @@ impl<B> Client<B> {
             } else {
                 request.place = Place::Queued;
                 Self::advance(request);
-                again.push_back(request_id);
+                again.push(request_id);
             }
         }
-        again.append(&mut self.queue);
-        self.queue = again;
+        self.queue.prepend(again);
     }
 
     /// Ends a request that a session held which is no more, so that no window counts it.
@@ -212,26 +212,26 @@ impl<B> Client<B> {
 
     /// Gives what brokers held that stay away to the others, if one of those can be asked.
     fn move_held<O: ClientOutbox<B>>(&mut self, now: Time, outbox: &mut O) {
-        for at in 0..self.config.links {
-            if self.links[usize::from(at)].move_at > now {
+        for link in self.link_ids() {
+            if self.links[usize::from(link.0)].move_at > now {
                 continue;
             }
             let has_open = self.links.iter().any(|link| link.session().is_some());
-            let entry = &mut self.links[usize::from(at)];
+            let entry = &mut self.links[usize::from(link.0)];
             if !has_open {
-                entry.move_at = now.after(MOVE_NS);
+                entry.move_at = now.after(AWAY_NS);
                 continue;
             }
             entry.move_at = Time::NEVER;
             if let Some(epoch) = entry.epoch {
-                for request_id in self.held_by(LinkId(at)) {
+                for request_id in self.held_by(link) {
                     if let Some(request) = self.table.request_mut(request_id) {
-                        let (link, submission) = (LinkId(at), request.submission);
+                        let submission = request.submission;
                         request.earlier.push(Earlier { link, epoch, submission });
                     }
                 }
             }
-            self.resubmit_held(LinkId(at), outbox);
+            self.resubmit_held(link, outbox);
         }
     }
 
@@ -273,12 +273,15 @@ impl<B> Client<B> {
     ) {
         let has_others = self.links.len() > 1;
         let entry = &mut self.links[usize::from(link.0)];
+        // A broker that leaves will not greet us again.
+        let is_leaving = matches!(reason, CloseReason::Goodbye);
         if has_others && entry.window.tasks() > 0 {
-            // A broker that leaves will not greet us again.
-            let is_leaving = matches!(reason, CloseReason::Goodbye);
-            entry.move_at = if is_leaving { now } else { now.after(MOVE_NS) };
+            entry.move_at = if is_leaving { now } else { now.after(AWAY_NS) };
         }
         entry.close(now, &mut self.random);
+        if is_leaving {
+            entry.give_up(now);
+        }
         for ping in &mut self.pings {
             if ping.sent.is_some_and(|(to, _, _)| to == link) {
                 ping.sent = None;

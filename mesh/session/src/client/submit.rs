@@ -3,8 +3,10 @@
 use pinmesh_protocol::command::{Heartbeat, ServiceAlias, ServiceRef, ToBroker};
 use pinmesh_protocol::id::{RequestId, Submission};
 use pinmesh_protocol::limits::FRAME_BYTES_MAX;
+use pinmesh_protocol::rendezvous;
 
 use super::event::{ClientOutbox, LinkId, LocalEnd, NewRequest, Outcome, SubmitHeader};
+use super::link::{Ask, Verdict};
 use super::table::{Place, Request};
 use super::{Client, link};
 use crate::Time;
@@ -19,6 +21,8 @@ const ABSENT_NS: u64 = 1_000_000_000;
 enum Choice {
     /// To that broker.
     Link(LinkId),
+    /// To that broker, which is its key's, as soon as it can take it.
+    Line(LinkId),
     /// Nowhere until a window opens or a session does.
     Wait,
     /// Nowhere until then: every broker is BUSY with its service, or those that are there take none
@@ -53,30 +57,11 @@ impl<B> Client<B> {
 
     /// Puts a request at the end of the queue.
     pub(super) fn enqueue(&mut self, request_id: RequestId) {
-        // Entries of requests that were resolved while they waited are skipped when they come to
-        // the front; behind a front that does not move they must not pile up.
-        if self.queue.len() > 2 * self.table.len() + 64 {
-            let table = &self.table;
-            let is_queued = |id: &RequestId| {
-                table.request(*id).is_some_and(|request| request.place == Place::Queued)
-            };
-            self.queue.retain(is_queued);
-        }
-        self.queue.push_back(request_id);
-    }
-
-    /// Hands in what waits, as far as windows allow.
-    pub(super) fn pump<O: ClientOutbox<B>>(&mut self, now: Time, outbox: &mut O) {
-        while let Some(&request_id) = self.queue.front() {
-            if !self.place(now, request_id, outbox) {
-                return;
-            }
-            self.queue.pop_front();
-        }
+        self.queue.push(request_id, &self.table);
     }
 
     /// Sends a queued request, or puts it where it has to wait; `false`: that is the queue.
-    fn place<O: ClientOutbox<B>>(
+    pub(super) fn place<O: ClientOutbox<B>>(
         &mut self,
         now: Time,
         request_id: RequestId,
@@ -88,6 +73,9 @@ impl<B> Client<B> {
         }
         match self.choose(now, request_id) {
             Choice::Link(link) => self.send_submit(now, request_id, link, outbox),
+            Choice::Line(link) => {
+                self.links[usize::from(link.0)].line.push(request_id, &self.table);
+            }
             Choice::Wait => return false,
             Choice::Later(until) => self.delay(request_id, until),
             Choice::Never(end) => self.finish(request_id, Outcome::Local(end), outbox),
@@ -95,35 +83,41 @@ impl<B> Client<B> {
         true
     }
 
-    /// The broker with the fewest outstanding among those that can take the request now.
+    /// Of the brokers that can take the request now the one with the fewest outstanding; with a
+    /// key, the first for the key of those that can take it soon.
     fn choose(&mut self, now: Time, request_id: RequestId) -> Choice {
         let Some(request) = self.table.request(request_id) else { return Choice::Wait };
+        let key = request.key.filter(|_| self.links.len() > 1);
         let name_bytes = self.services[request.service.0 as usize].len() as u64;
         let options_bytes = request.options.as_ref().map_or(0, |options| options.len() as u64);
-        let header_bytes = HEADER_BYTES_FIXED + name_bytes + options_bytes;
-        let mut best: Option<(u32, usize)> = None;
+        let ask = Ask {
+            id: request_id,
+            service: request.service,
+            bytes: request.bytes,
+            header_bytes: HEADER_BYTES_FIXED + name_bytes + options_bytes,
+        };
+        let mut best: Option<(u64, LinkId, Verdict)> = None;
         let (mut is_full, mut is_away, mut busy, mut never) = (false, false, Time::NEVER, None);
-        for (at, link) in self.links.iter_mut().enumerate() {
-            let Some(session) = link.session() else {
-                is_away = true;
-                continue;
-            };
-            if request.bytes > session.payload_bytes_max {
-                let bytes_max = session.payload_bytes_max;
-                never = Some(LocalEnd::PayloadTooLarge { bytes: request.bytes, bytes_max });
-            } else if header_bytes > session.header_bytes_max {
-                let bytes_max = session.header_bytes_max;
-                never = Some(LocalEnd::HeaderTooLarge { bytes: header_bytes, bytes_max });
-            } else if let Some(until) = link.busy_until(now, request.service) {
-                busy = busy.min(until);
-            } else if !link.window.admits(request.bytes) {
-                is_full = true;
-            } else if best.is_none_or(|(tasks, _)| link.window.tasks() < tasks) {
-                best = Some((link.window.tasks(), at));
+        for (at, link) in (0..).zip(&mut self.links) {
+            let verdict = link.verdict(now, &ask);
+            match verdict {
+                Verdict::Never(end) => never = Some(end),
+                Verdict::Busy(until) => busy = busy.min(until),
+                Verdict::Full if key.is_none() => is_full = true,
+                Verdict::Away if key.is_none() || link.is_lost(now) => is_away = true,
+                Verdict::Free | Verdict::Full | Verdict::Away => {
+                    let fewest = u64::from(link.window.tasks());
+                    // The greatest weight is the first.
+                    let rank = key.map_or(fewest, |key| !rendezvous::weight(key, link.hash));
+                    if best.is_none_or(|(first, ..)| rank < first) {
+                        best = Some((rank, LinkId(at), verdict));
+                    }
+                }
             }
         }
         match (best, never) {
-            (Some((_, at)), _) => Choice::Link(LinkId(u16::try_from(at).unwrap_or(0))),
+            (Some((_, link, Verdict::Free)), _) => Choice::Link(link),
+            (Some((_, link, _)), _) => Choice::Line(link),
             (None, _) if busy < Time::NEVER => Choice::Later(busy),
             (None, Some(_)) if is_away && !is_full => Choice::Later(now.after(ABSENT_NS)),
             (None, Some(end)) if !is_full => Choice::Never(end),

@@ -12,7 +12,7 @@ use crate::Time;
 /// Where a request is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Place {
-    /// In the queue: no broker has its latest submission.
+    /// In the queue, or a broker's line: no broker has its latest submission.
     Queued,
     /// Waits until then: BUSY.
     Delayed(Time),
@@ -44,6 +44,7 @@ pub(super) struct Request<B> {
     pub(super) is_at_most_once: bool,
     pub(super) shows_busy: bool,
     pub(super) is_cancelled: bool,
+    pub(super) key: Option<u64>,
     /// Empty but for requests that moved from a lost broker to another.
     pub(super) earlier: Vec<Earlier>,
 }
@@ -63,6 +64,7 @@ impl<B> From<NewRequest<B>> for Request<B> {
             is_at_most_once: new.is_at_most_once,
             shows_busy: new.shows_busy,
             is_cancelled: false,
+            key: new.key,
             earlier: Vec::new(),
         }
     }

@@ -8,6 +8,7 @@ use pinmesh_protocol::command::{
     FromBroker, Heartbeat, Payload, Refused, ServiceRef, TaskResult, ToBroker, Welcome, Window,
 };
 use pinmesh_protocol::id::{ContentType, Epoch, PeerId, Priority, RequestId, Submission};
+use pinmesh_protocol::rendezvous;
 use pinmesh_protocol::status::{RefusedCode, Status};
 
 use super::{
@@ -16,6 +17,7 @@ use super::{
 };
 use crate::Time;
 
+mod keys;
 mod requests;
 mod sessions;
 
@@ -115,7 +117,13 @@ pub(super) fn request(body: u32) -> NewRequest<u32> {
         options: None,
         is_at_most_once: false,
         shows_busy: false,
+        key: None,
     }
+}
+
+/// The hash of a made-up broker's endpoint.
+pub(super) fn broker_hash(link: u16) -> u64 {
+    rendezvous::hash(alloc::format!("tcp://10.0.0.{link}:5555").as_bytes())
 }
 
 pub(super) fn welcome(nonce: u64, epoch: u32) -> Welcome {
@@ -155,12 +163,16 @@ struct Bench {
 
 impl Bench {
     fn new(links: u16) -> Self {
+        Self::with(links, 10)
+    }
+
+    fn with(links: u16, unresolved_max: usize) -> Self {
         let config = ClientConfig {
             peer_id: PeerId([7; 16]),
             name: "test".into(),
             seed: 1,
-            links,
-            unresolved_max: 10,
+            brokers: (0..links).map(broker_hash).collect(),
+            unresolved_max,
         };
         let mut bench =
             Self { client: Client::new(config), outbox: Recorded::default(), now: Time(SECOND) };

@@ -1,0 +1,122 @@
+//! What a task is to be: service and options, and how they are handed in.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use pinmesh_protocol::TaskOptions;
+use pinmesh_protocol::id::{ContentType, Priority, RequestId};
+use pinmesh_session::Time;
+use pinmesh_session::client::{NewRequest, ServiceId};
+use serde::Serialize;
+
+use crate::completion::{Completions, Ticket};
+use crate::payload::{Encoding, Input};
+use crate::shared::{Body, Shared};
+use crate::{Error, Result};
+
+/// What to do while the client's window is full.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WhenFull {
+    Wait,
+    Fail,
+}
+
+/// A [`Task`](crate::Task) without its client.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    service: Result<ServiceId>,
+    pub(crate) priority: Priority,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) content_type: Option<ContentType>,
+    pub(crate) encoding: Encoding,
+    options: TaskOptions,
+    /// The options as they travel; made at first use.
+    encoded: OnceLock<Option<Arc<[u8]>>>,
+    pub(crate) shows_busy: bool,
+    /// The hash of the key.
+    pub(crate) key: Option<u64>,
+    /// An option is out of its range.
+    pub(crate) fault: Option<Error>,
+}
+
+impl Plan {
+    pub(crate) fn new(service: Result<ServiceId>) -> Self {
+        Self {
+            service,
+            priority: Priority::default(),
+            deadline: None,
+            timeout: None,
+            content_type: None,
+            encoding: Encoding::default(),
+            options: TaskOptions::default(),
+            encoded: OnceLock::new(),
+            shows_busy: false,
+            key: None,
+            fault: None,
+        }
+    }
+
+    pub(crate) fn set(&mut self, set: impl FnOnce(&mut TaskOptions)) {
+        set(&mut self.options);
+        self.encoded = OnceLock::new();
+    }
+
+    fn options(&self) -> Option<Arc<[u8]>> {
+        let encode = || match self.options.is_default() {
+            true => None,
+            false => Some(self.options.encode().into()),
+        };
+        self.encoded.get_or_init(encode).clone()
+    }
+
+    /// Hands an input in that serde knows; its end goes to the queue with `token`.
+    pub(crate) fn submit_to<In: Serialize + ?Sized>(
+        &self,
+        shared: &Shared,
+        queue: &Completions,
+        token: u64,
+        input: &In,
+    ) -> Result<RequestId> {
+        let (input, content_type) = (self.encoding.encode(input)?, self.encoding.content_type());
+        let ticket = Ticket::to_queue(queue.clone(), token);
+        self.send(shared, input, content_type, ticket, WhenFull::Wait)
+    }
+
+    pub(crate) fn send(
+        &self,
+        shared: &Shared,
+        input: Vec<u8>,
+        content_type: ContentType,
+        ticket: Ticket,
+        when_full: WhenFull,
+    ) -> Result<RequestId> {
+        let checked = self.fault.clone().map_or(Ok(()), Err);
+        let checked = checked.and_then(|()| Ok((self.service.clone()?, Input::new(input)?)));
+        let (service, input) = match checked {
+            Ok(checked) => checked,
+            Err(error) => {
+                ticket.void();
+                return Err(error);
+            }
+        };
+        let started_at = shared.now();
+        let deadline_ns = self.deadline.map(|it| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX));
+        let bytes = input.len();
+        let new = NewRequest {
+            body: Body { input, bytes, service, started_at, ticket },
+            bytes,
+            service,
+            priority: self.priority,
+            deadline: deadline_ns.map_or(Time::NEVER, |ns| started_at.after(ns)),
+            content_type,
+            options: self.options(),
+            is_at_most_once: self.options.at_most_once,
+            shows_busy: self.shows_busy,
+            key: self.key,
+        };
+        let until = || self.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
+        let waits_until = (when_full == WhenFull::Wait).then(until);
+        shared.submit(new, waits_until)
+    }
+}
