@@ -37,6 +37,24 @@ fn a_broker_that_is_killed_and_started_again_on_its_unix_sockets_costs_no_task()
 }
 
 #[test]
+fn a_task_that_runs_while_its_broker_is_started_again_runs_once() {
+    let _turn = turn();
+    let mut broker = Broker::start_at(&free_endpoint(), &free_endpoint(), &FAST);
+    let supervisor = Supervisor::start(&broker.backend, 1, &[]);
+    let client = broker.client();
+    let handle = client.submit_raw("sleep", b"1500ms".to_vec()).unwrap();
+    pinmesh_tests::eventually("the task is with the worker", pinmesh_tests::LIMIT, || {
+        broker.ledger().count("dispatched") == 1
+    });
+    broker.process.kill();
+    broker.start_again();
+    handle.wait().unwrap();
+    let ledger = broker.drain();
+    assert_eq!((ledger.count("adopted"), ledger.count("dispatched")), (1, 0), "{ledger:?}");
+    drop(supervisor);
+}
+
+#[test]
 fn a_broker_that_drains_under_load_finishes_what_it_holds_and_its_successor_does_the_rest() {
     let _turn = turn();
     let mut broker = Broker::start_at(&free_endpoint(), &free_endpoint(), &FAST);
