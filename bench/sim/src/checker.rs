@@ -164,6 +164,12 @@ impl Checker {
         self.attempts.get(&attempt).copied()
     }
 
+    /// The latest sending of a request, by whatever broker.
+    pub fn latest_attempt(&self, key: Key) -> Option<AttemptId> {
+        let mut attempts = self.attempts.iter().filter(|(_, of)| **of == key);
+        attempts.next_back().map(|(attempt, _)| *attempt)
+    }
+
     /// An attempt that some broker holds open on some worker, for a rogue to meddle with.
     pub fn any_attempt(&self, choice: u64) -> Option<AttemptId> {
         let life = self.lives.values().nth(choice as usize % self.lives.len().max(1))?;

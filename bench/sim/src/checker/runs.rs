@@ -58,11 +58,10 @@ impl Checker {
             let is_same_task =
                 run.attempt.epoch == attempt.epoch && run.attempt.task == attempt.task;
             let is_known = self.was_listed_before(run.attempt, attempt);
+            let is_given_up = [attempt, run.attempt].iter().any(|it| self.given_up.contains(it));
             if !is_same_task && !is_known {
                 world.counters.add(Count::OverlapBrokers);
-            } else if self.given_up.contains(&attempt) || self.given_up.contains(&run.attempt) {
-                world.counters.add(Count::OverlapLoner);
-            } else if is_known && run.place.host.is_none() {
+            } else if is_given_up || (is_known && run.place.host.is_none()) {
                 world.counters.add(Count::OverlapLoner);
             } else if self.is_held(world, run) {
                 world.counters.add(Count::OverlapStopped);
