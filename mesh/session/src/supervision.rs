@@ -7,8 +7,8 @@
 //! time (a death, a stop, an answer of a broker) comes back as an event.
 //!
 //! The rules that matter:
-//! * An attempt runs only inside the lease of its broker. The lease is renewed by the echo of a
-//!   heartbeat and counted from when that heartbeat was *sent*. When it ends, what waits is given
+//! * An attempt runs only inside the lease of its broker. The lease is given and renewed by the echo
+//!   of a heartbeat and counted from when that heartbeat was *sent*. When it ends, what waits is given
 //!   back and what runs is killed.
 //! * A worker is killed only after it has been stopped and its page read again, so that never
 //!   another attempt dies than the one that was meant.
@@ -189,7 +189,6 @@ impl Supervision {
         match command {
             FromBroker::Welcome(welcome) => {
                 if link.on_welcome(now, &welcome, fx) {
-                    self.spread_lease(broker, fx);
                     self.send_host(broker, fx);
                 }
             }

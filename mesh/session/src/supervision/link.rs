@@ -200,7 +200,7 @@ impl Link {
         fx: &mut E,
     ) -> bool {
         // A late WELCOME of an earlier session has another nonce and means nothing.
-        let State::Greeting { nonce, said } = self.state else { return false };
+        let State::Greeting { nonce, .. } = self.state else { return false };
         if nonce != welcome.nonce {
             return false;
         }
@@ -220,7 +220,8 @@ impl Link {
             sequence: 0,
             beats: VecDeque::new(),
         });
-        self.lease = Some(Lease { epoch: welcome.epoch, until: said.after(welcome.lease_ns) });
+        // No lease yet: the broker counts from HOST and the heartbeats behind it, and those may be
+        // late or lost. The first one goes out behind HOST.
         fx.note(Note::Opened { broker: self.index, epoch: welcome.epoch });
         self.ends.restart();
         for end in self.ends.iter() {

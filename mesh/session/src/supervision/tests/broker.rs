@@ -92,6 +92,25 @@ fn the_lease_counts_from_the_sending_of_the_echoed_heartbeat() {
     assert_eq!(until(&mut fake), renewed);
 }
 
+/// The broker counts from HOST and the heartbeats behind it, which may never arrive.
+#[test]
+fn welcome_alone_gives_no_lease_and_prolongs_none() {
+    let mut fake = Fake::new(1, 1);
+    fake.welcome_only(A, EPOCH);
+    assert!(fake.page(0).leases.is_empty());
+    let mut fake = Fake::up(1, 1);
+    let until = fake.page(0).leases[&0].1;
+    fake.run(2 * S);
+    fake.receive(A, FromBroker::NoSession);
+    fake.run(10 * MS);
+    fake.welcome_only(A, EPOCH);
+    fake.run(20 * MS);
+    assert_eq!(fake.page(0).leases[&0].1, until);
+    let beat = Heartbeat { sequence: 1, silence_ns: None };
+    fake.receive(A, FromBroker::Heartbeat(beat));
+    assert!(fake.page(0).leases[&0].1 > until.after(S));
+}
+
 #[test]
 fn when_the_lease_ends_what_runs_is_killed_and_what_waits_is_given_back() {
     let mut fake = Fake::up(2, 2);

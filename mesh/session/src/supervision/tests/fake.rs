@@ -192,7 +192,14 @@ impl Fake {
         self.event(Event::Received { broker, command });
     }
 
+    /// WELCOME, and the echo of the heartbeat that follows.
     pub(super) fn welcome(&mut self, broker: BrokerIndex, epoch: Epoch) {
+        self.welcome_only(broker, epoch);
+        let echo = Heartbeat { sequence: 1, silence_ns: None };
+        self.receive(broker, FromBroker::Heartbeat(echo));
+    }
+
+    pub(super) fn welcome_only(&mut self, broker: BrokerIndex, epoch: Epoch) {
         let nonce = self.hellos(broker).pop().expect("HELLO was said");
         self.receive(
             broker,
