@@ -53,6 +53,7 @@ impl IoLoop {
     /// told its end by then.
     pub(crate) fn run(mut self) {
         let _last = LastWords(Arc::clone(&self.shared));
+        self.net.now = self.shared.now();
         self.handle(ClientEvent::Start);
         let mut is_busy = true;
         while !self.is_over() {

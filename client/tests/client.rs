@@ -280,6 +280,18 @@ fn a_broker_that_is_not_there_is_named_and_tasks_wait_for_it() {
 }
 
 #[test]
+fn a_client_greets_its_broker_once() {
+    let broker = FakeBroker::start();
+    for count in 1..=5 {
+        let client = connect(&broker);
+        client.ping(GENEROUS).unwrap();
+        client.close(GENEROUS).unwrap();
+        broker.wait_seen("a goodbye", |seen| seen.goodbyes == count);
+        assert_eq!(broker.seen().hellos, count);
+    }
+}
+
+#[test]
 fn a_ping_tells_the_brokers_life() {
     let broker = FakeBroker::start();
     let client = connect(&broker);

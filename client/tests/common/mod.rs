@@ -23,6 +23,17 @@ use pinmesh_transport::{
 /// How long a test waits for something that must happen.
 pub(crate) const GENEROUS: Duration = Duration::from_secs(30);
 
+/// The lines that come through a pipe, as they come.
+pub(crate) fn lines_of(pipe: impl std::io::Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        use std::io::BufRead;
+        let lines = std::io::BufReader::new(pipe).lines();
+        lines.map_while(Result::ok).take_while(|line| sender.send(line.clone()).is_ok()).count()
+    });
+    receiver
+}
+
 pub(crate) enum Control {
     /// Another life: a new epoch, and everything is forgotten.
     Restart,
