@@ -17,6 +17,8 @@ use super::{
 };
 use crate::Time;
 
+mod bounds;
+mod counts;
 mod keys;
 mod requests;
 mod sessions;
@@ -235,4 +237,25 @@ impl Bench {
         });
         ends.collect()
     }
+}
+
+/// The broker answers a heartbeat.
+fn echo(bench: &mut Bench, link: LinkId) {
+    bench.receive(link, FromBroker::Heartbeat(Heartbeat { sequence: 0, silence_ns: None }));
+}
+
+fn wake(bench: &mut Bench) {
+    bench.event(ClientEvent::Wakeup { is_emptied: true });
+}
+
+/// How long until another socket is opened for the link.
+fn wait_for_socket(bench: &mut Bench, link: LinkId) -> u64 {
+    bench.effects();
+    let begun = bench.now;
+    while !bench.outbox.effects.contains(&Effect::Connect(link)) {
+        let (at, _) = bench.client.next_wakeup().expect("it tries again");
+        bench.now = at;
+        wake(bench);
+    }
+    bench.now.since(begun)
 }

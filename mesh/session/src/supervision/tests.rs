@@ -1,5 +1,6 @@
 //! Each rule of the module, one at a time.
 
+mod bounds;
 mod broker;
 mod fake;
 mod worker;

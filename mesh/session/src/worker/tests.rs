@@ -6,6 +6,7 @@ use pinmesh_protocol::id::{ContentType, Dispatch, Epoch, RequestId, Submission, 
 
 use super::*;
 
+mod bounds;
 mod leases;
 
 const SECOND: u64 = 1_000_000_000;
