@@ -17,6 +17,13 @@ pub enum BrokerError {
         /// Why.
         source: TransportError,
     },
+    /// Another socket is bound where one of the broker's is to be.
+    Taken {
+        /// `--frontend` or `--backend`.
+        flag: &'static str,
+        /// Its endpoint.
+        endpoint: String,
+    },
     /// The CPUs of the event loop or of the IO threads.
     Cpu {
         /// The setting: `[cpu] pin (--cpu)`, ...
@@ -39,6 +46,12 @@ impl fmt::Display for BrokerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Transport { what, source } => write!(f, "{what}: {source}"),
+            Self::Taken { flag, endpoint } => write!(
+                f,
+                "{flag} {endpoint}: this port is taken, perhaps by another broker: stop its process \
+                 (`ss -ltnp` names it), or choose another port with {flag}, and tell it to those \
+                 who connect"
+            ),
             Self::Cpu { setting, source } => write!(f, "{setting}: {source}"),
             Self::LatencyLog(source) => write!(f, "[log] latency (--latency-log): {source}"),
             Self::System { action, source } => write!(f, "cannot {action}: {source}"),
@@ -50,6 +63,7 @@ impl std::error::Error for BrokerError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Transport { source, .. } => Some(source),
+            Self::Taken { .. } => None,
             Self::Cpu { source, .. } => Some(source),
             Self::LatencyLog(source) => Some(source),
             Self::System { source, .. } => Some(source),

@@ -91,7 +91,8 @@ impl EventLoop {
         let bind = |side, endpoint: &Endpoint| {
             let security = keys.as_ref().map(|keys| keys.security(side));
             let options = SocketOptions { security, ..socket_options(config) };
-            Router::bind(&context, endpoint, &options).map_err(transport(name(side)))
+            let bound = Router::bind(&context, endpoint, &options);
+            bound.map_err(|error| bind_error(side, endpoint, error))
         };
         let mut backend = bind(Side::Backend, &config.backend)?;
         let mut frontend = bind(Side::Frontend, &config.frontend)?;
@@ -158,6 +159,7 @@ impl EventLoop {
         if self.broker.next_wakeup().is_some_and(|wakeup| wakeup <= now) {
             self.broker.handle(now, Event::Tick, &mut self.outbound);
         }
+        debug_assert!(self.broker.ledger().is_balanced(), "{:?}", self.broker.ledger());
         self.flush()
     }
 
@@ -290,7 +292,13 @@ impl EventLoop {
     fn report(&mut self) {
         self.outbound.counters.pool_misses = pool::misses();
         let counters: &Counters = &self.outbound.counters;
-        tracing::info!("{:?}", self.broker.ledger());
+        let ledger = self.broker.ledger();
+        tracing::info!("{ledger:?}");
+        if !ledger.is_balanced() {
+            tracing::error!(
+                "the ledger does not add up: tasks were lost or counted twice; report it"
+            );
+        }
         tracing::info!("{:?}", self.broker.counts());
         tracing::info!("traffic: {counters}");
         if let Some(keys) = &self.keys {
@@ -339,6 +347,21 @@ fn name(side: Side) -> &'static str {
     match side {
         Side::Frontend => "frontend",
         Side::Backend => "backend",
+    }
+}
+
+fn bind_error(side: Side, endpoint: &Endpoint, source: TransportError) -> BrokerError {
+    let flag = match side {
+        Side::Frontend => "--frontend",
+        Side::Backend => "--backend",
+    };
+    match source {
+        TransportError::Zmq { errno, .. }
+            if errno == rustix::io::Errno::ADDRINUSE.raw_os_error() =>
+        {
+            BrokerError::Taken { flag, endpoint: endpoint.to_string() }
+        }
+        source => BrokerError::Transport { what: name(side), source },
     }
 }
 
