@@ -29,7 +29,7 @@ impl Payload {
 
     /// Of a service that is told how long to take.
     pub(crate) fn time(service_time: Duration) -> Self {
-        Self::Time(service_time.as_nanos().to_string().into_bytes())
+        Self::Time(format!("{}ns", service_time.as_nanos()).into_bytes())
     }
 
     /// Bytes of one.

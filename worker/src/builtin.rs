@@ -23,8 +23,8 @@ const NAP: Duration = Duration::from_millis(5);
 /// `echo` (the payload back), `sleep` and `spin` (wait, or keep the CPU busy, for the duration in
 /// the payload), `sha256` (the payload's digest, lowercase hex).
 ///
-/// A duration is MessagePack or text: a whole number of nanoseconds, or a number with a unit such
-/// as `250ms`.
+/// A duration is text with a unit, such as `250ms`; in MessagePack, that or a whole number of
+/// nanoseconds.
 pub fn builtin_services() -> Worker {
     Worker::new()
         .raw_service("echo", echo)
@@ -140,11 +140,11 @@ fn duration(context: &Context<'_>, input: Input<'_>) -> Result<u64, String> {
 }
 
 fn parse_duration(text: &str) -> Result<u64, String> {
-    if let Ok(ns) = text.parse() {
-        return Ok(ns);
+    if text.parse::<f64>().is_ok() {
+        return Err(format!("`{text}` has no unit: write `{text}s`, `{text}ms` or `{text}us`"));
     }
     let duration = humantime::parse_duration(text).map_err(|error| {
-        format!("`{text}` is no duration: {error}; write nanoseconds, or a unit as in 250ms")
+        format!("`{text}` is no duration: {error}; write a number with its unit, as in 250ms")
     })?;
     u64::try_from(duration.as_nanos()).map_err(|_| format!("`{text}` is longer than 584 years"))
 }
@@ -154,9 +154,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_is_nanoseconds_or_has_a_unit() {
-        assert_eq!(parse_duration("1500"), Ok(1500));
+    fn a_duration_has_a_unit() {
         assert_eq!(parse_duration("250ms"), Ok(250_000_000));
+        assert_eq!(parse_duration("1500ns"), Ok(1500));
+        for bare in ["5", "0", "1.5"] {
+            assert!(parse_duration(bare).unwrap_err().contains(&format!("write `{bare}s`")));
+        }
         assert!(parse_duration("soon").unwrap_err().contains("`soon`"));
     }
 }

@@ -56,7 +56,8 @@ impl WorkerError {
             | Self::ServiceTwice(_)
             | Self::Cpus(_)
             | Self::Keys(_)
-            | Self::LatencyLog(_) => 2,
+            | Self::LatencyLog(_)
+            | Self::Supervisor(SupervisorError::Config { .. }) => 2,
             Self::Process(_)
             | Self::Supervisor(_)
             | Self::Page(_)

@@ -50,19 +50,20 @@ pub(super) fn note<'a>(note: Note, endpoint: &dyn Fn(BrokerIndex) -> &'a Endpoin
         }
         Note::Closed { broker, why, retry_in_ns } => {
             let broker = endpoint(broker);
-            let retry_in = Duration::from_nanos(retry_in_ns);
+            let retry_in = (retry_in_ns > 0).then(|| Duration::from_nanos(retry_in_ns));
+            let retry_in = retry_in.map(tracing::field::debug);
             match why {
                 CloseReason::NoWelcome => debug!(%broker, "no answer from the broker"),
-                CloseReason::Silent => warn!(%broker, ?retry_in, "the broker is silent"),
+                CloseReason::Silent => warn!(%broker, retry_in, "the broker is silent"),
                 CloseReason::NoSession => {
-                    info!(%broker, ?retry_in, "the broker does not know us");
+                    info!(%broker, retry_in, "the broker does not know us");
                 }
-                CloseReason::Goodbye => info!(%broker, ?retry_in, "the broker left"),
+                CloseReason::Goodbye => info!(%broker, retry_in, "the broker left"),
                 CloseReason::Refused(code) => {
-                    error!(%broker, %code, ?retry_in, "the broker refused us");
+                    error!(%broker, %code, retry_in, "the broker refused us");
                 }
                 CloseReason::Unreadable(code) => {
-                    error!(%broker, %code, ?retry_in, "the broker sent what cannot be read");
+                    error!(%broker, %code, retry_in, "the broker sent what cannot be read");
                 }
             }
         }

@@ -9,6 +9,7 @@ use pinmesh_protocol::codec::write_to_broker;
 use pinmesh_protocol::command::ToBroker;
 use pinmesh_protocol::id::{AttemptId, Epoch, Incarnation, Slot};
 use pinmesh_protocol::limits::BATCH_BYTES;
+use pinmesh_protocol::status::RefusedCode;
 use pinmesh_session::Time;
 use pinmesh_session::slots::{BrokerIndex, Flip, Glance, HeldSlot};
 use pinmesh_session::supervision::{CloseReason, Effects, Event, Note, Signal};
@@ -43,6 +44,8 @@ struct Link {
     session: u64,
     /// It has been said that the broker does not answer.
     is_missed: bool,
+    /// There was a session.
+    was_open: bool,
 }
 
 /// The worker in one slot, or what is left of it.
@@ -89,6 +92,7 @@ impl Shell {
             batch: Vec::new(),
             session: 0,
             is_missed: false,
+            was_open: false,
         };
         let mut shell = Self {
             spawner,
@@ -350,6 +354,20 @@ impl Effects for Shell {
     }
 
     fn note(&mut self, note: Note) {
+        if let Note::Closed { broker, why: CloseReason::Refused(RefusedCode::NotAllowed), .. } =
+            note
+            && let link = &self.links[usize::from(broker.0)]
+            && !link.was_open
+        {
+            // Of a first HELLO nothing but the socket that it came to can be wrong.
+            self.failure = Some(SupervisorError::Config {
+                flag: "--backend",
+                value: link.endpoint.to_string(),
+                remedy: "this is the frontend of a broker, where clients connect: name its backend, \
+                         tcp://HOST:5556 unless configured",
+            });
+            return;
+        }
         log::note(note, &|broker: BrokerIndex| &self.links[usize::from(broker.0)].endpoint);
         match note {
             Note::Closed { broker, why: CloseReason::NoWelcome, .. } => {
@@ -359,10 +377,16 @@ impl Effects for Shell {
                         None => "; if it has keys, --key and --broker-key are missing",
                         Some(_) => "; if it runs, see its log for a refused key",
                     };
-                    warn!(broker = %link.endpoint, "no answer from the broker; still trying{hint}");
+                    let endpoint = &link.endpoint;
+                    warn!(
+                        "no answer from {endpoint}: is a broker running there? Still trying{hint}"
+                    );
                 }
             }
-            Note::Opened { broker, .. } => self.links[usize::from(broker.0)].is_missed = false,
+            Note::Opened { broker, .. } => {
+                let link = &mut self.links[usize::from(broker.0)];
+                (link.is_missed, link.was_open) = (false, true);
+            }
             _ => {}
         }
         if note == Note::Ready {
