@@ -7,7 +7,14 @@
 #                                            TCP with keys (CURVE): as on three hosts. Needs root
 . "$(dirname "$0")/setup.sh"
 
+usage() { sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "scripts/$(basename "$0")"; }
+
 namespaces=
+case "${1:-}" in
+    -h | --help) usage; exit ;;
+    --namespaces) ;;
+    -*) usage >&2; die "\`$1\` is no flag of this script" ;;
+esac
 if [ "${1:-}" = --namespaces ]; then namespaces=yes; shift; fi
 folder=${1:-/usr/share/doc}
 [ -d "$folder" ] || die "$folder is not a folder. Name one with files in it: scripts/demo.sh [--namespaces] FOLDER"
