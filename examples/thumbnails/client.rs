@@ -116,8 +116,9 @@ impl Report {
                 let service_ns = reply.stages.map_or(0, |stages| stages.service_ns);
                 self.work += Duration::from_nanos(service_ns);
                 let thumbnail = reply.value;
-                fs::create_dir_all(to.parent().unwrap_or(Path::new(".")))?;
-                fs::write(to, thumbnail.file)?;
+                fs::create_dir_all(to.parent().unwrap_or(Path::new(".")))
+                    .and_then(|()| fs::write(to, thumbnail.file))
+                    .map_err(|error| about(to, &error))?;
                 println!("{}  {}x{}", to.display(), thumbnail.width, thumbnail.height);
             }
             // The picture's own fault. The others may be well.
@@ -137,24 +138,33 @@ impl Report {
     }
 }
 
+/// An error that says which file or folder it is about.
+fn about(path: &Path, error: &dyn std::fmt::Display) -> io::Error {
+    io::Error::other(format!("{}: {error}", path.display()))
+}
+
 /// Every PNG and JPEG file under a folder, in order; each is read when its turn comes.
 fn files(root: &Path) -> io::Result<impl Iterator<Item = io::Result<Picture>> + use<>> {
     let (mut folders, mut files) = (vec![root.to_owned()], Vec::new());
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder)? {
+        for entry in fs::read_dir(&folder).map_err(|error| about(&folder, &error))? {
             let entry = entry?;
             let path = entry.path();
+            let format = ImageFormat::from_path(&path);
             if entry.file_type()?.is_dir() {
                 folders.push(path);
-            } else if ImageFormat::from_path(&path).is_ok() {
+            } else if matches!(format, Ok(ImageFormat::Png | ImageFormat::Jpeg)) {
                 files.push(path);
             }
         }
     }
+    if files.is_empty() {
+        return Err(about(root, &"there is no .png, .jpg or .jpeg file in it"));
+    }
     files.sort();
     let root = root.to_owned();
     Ok(files.into_iter().map(move |path| {
-        let file = fs::read(&path)?;
+        let file = fs::read(&path).map_err(|error| about(&path, &error))?;
         Ok((path.strip_prefix(&root).unwrap_or(&path).to_owned(), file))
     }))
 }
