@@ -15,7 +15,7 @@ Exit codes:
   2  the command line is wrong, there is no such command, or a journal belongs to another map
   3  no broker could be reached, or it refused the session
   4  the output could not be written
-  130  a map was interrupted
+  130  a call or a map was interrupted
 
 `pinmesh NAME` runs the program `pinmesh-NAME` beside this one or on the PATH, so that
 `pinmesh broker`, `pinmesh worker` and `pinmesh bench` work where those are installed.";
@@ -150,6 +150,9 @@ pub(crate) struct TaskArgs {
     /// Never run a task again after its worker or broker was lost; it then ends LOST
     #[arg(long)]
     pub(crate) at_most_once: bool,
+    /// Print outputs that are no text to a terminal too
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]
@@ -159,6 +162,11 @@ pub(crate) struct Call {
     /// The input: text, `-` for standard input, `@FILE` for a file's content
     #[arg(default_value = "", hide_default_value = true)]
     pub(crate) payload: OsString,
+    /// With several brokers: send it where all tasks with this key go, 1 to 128 bytes, so that they
+    /// meet; to another while that broker is lost or busy [default: the one with the fewest
+    /// outstanding]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) affinity: Option<String>,
     #[command(flatten)]
     pub(crate) task: TaskArgs,
 }
@@ -221,6 +229,11 @@ pub(crate) struct Map {
     /// Stop once more than so many inputs have failed, with exit code 1 [default: never]
     #[arg(long, value_name = "N")]
     pub(crate) max_errors: Option<u64>,
+    /// With several brokers: the key of each task, 1 to 128 bytes, with {input} and {index}; tasks
+    /// with one key go to the same broker, to another while that one is lost or busy [default: the
+    /// one with the fewest outstanding]
+    #[arg(long, value_name = "TEMPLATE", value_parser = crate::template::Template::of_inputs)]
+    pub(crate) affinity: Option<crate::template::Template>,
     /// Whether to show how far it is
     #[arg(long, value_enum, default_value_t = When::Auto)]
     pub(crate) progress: When,

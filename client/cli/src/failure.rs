@@ -33,6 +33,20 @@ impl Failure {
         Self::write("standard output", error)
     }
 
+    /// Standard output is a terminal, which shows no such output.
+    pub(crate) fn terminal(bytes: usize) -> Self {
+        let message = format!(
+            "an output of {bytes} bytes is no text, and standard output is a terminal: write it \
+             to a file, or give --force"
+        );
+        Self { message, code: OUTPUT }
+    }
+
+    /// Somebody wanted it.
+    pub(crate) fn interrupted(message: String) -> Self {
+        Self { message, code: INTERRUPTED }
+    }
+
     /// A file that was asked for cannot be written.
     pub(crate) fn file(path: &Path, error: &io::Error) -> Self {
         Self::write(&format!("`{}`", path.display()), error)

@@ -72,6 +72,13 @@ pub(crate) struct Rendered {
 }
 
 impl Rendered {
+    /// Whether a terminal would show it, and do nothing else.
+    pub(crate) fn is_printable(&self) -> bool {
+        let is_plain = |char: char| !char.is_control() || matches!(char, '\t' | '\n' | '\r');
+        let text = std::str::from_utf8(&self.bytes);
+        self.is_text || text.is_ok_and(|text| text.chars().all(is_plain))
+    }
+
     /// As it stands alone.
     pub(crate) fn alone(mut self) -> Vec<u8> {
         if self.is_text && self.bytes.last() != Some(&b'\n') {
@@ -203,6 +210,16 @@ mod tests {
         assert_eq!(shown(b"\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00"), "null");
         assert_eq!(shown(b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff"), "18446744073709551615");
         assert_eq!(shown(b"\xd4\x05\x01"), r#"[5,"AQ=="]"#);
+    }
+
+    #[test]
+    fn a_terminal_is_spared_bytes_that_are_no_text() {
+        let raw = |bytes: &[u8]| Rendered { bytes: bytes.to_vec(), is_text: false };
+        assert!(raw("2 \u{e4}\tb\r\n".as_bytes()).is_printable());
+        assert!(raw(b"").is_printable());
+        assert!(!raw(b"\x28\xb5\x2f\xfd").is_printable());
+        assert!(!raw(b"\x1b[2J").is_printable());
+        assert!(!raw(b"a\0").is_printable());
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Input {
 }
 
 /// Where inputs come from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Source {
     /// Files and folders.
     Files(Vec<PathBuf>),

@@ -109,12 +109,14 @@ fn next_step(role: KeyRole, secret: &Path, public: &Path) -> String {
         KeyRole::Client => write!(
             text,
             "next: append the line to the brokers' authorized_keys (kill -HUP reloads it), then\n\
-             pinmesh --broker ENDPOINT --key {secret} --broker-key broker.pub ping"
+             pinmesh --broker ENDPOINT --key {secret} --broker-key BROKER.pub ping\n\
+             where BROKER.pub is what `pinmesh keygen BROKER --role broker` wrote"
         ),
         KeyRole::Worker => write!(
             text,
             "next: append the line to the brokers' authorized_keys (kill -HUP reloads it), then\n\
-             pinmesh-worker --backend ENDPOINT --key {secret} --broker-key broker.pub"
+             pinmesh-worker --backend ENDPOINT --key {secret} --broker-key BROKER.pub\n\
+             where BROKER.pub is what `pinmesh keygen BROKER --role broker` wrote"
         ),
     };
     text

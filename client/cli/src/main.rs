@@ -5,11 +5,13 @@ mod args;
 mod completions;
 mod external;
 mod failure;
+mod feed;
 mod format;
 mod inputs;
 mod keygen;
 mod map;
 mod progress;
+mod signals;
 mod tasks;
 mod template;
 

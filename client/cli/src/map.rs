@@ -4,33 +4,32 @@ mod errors;
 mod journal;
 mod outputs;
 mod sink;
+mod survey;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pinmesh_client::{Client, Completions, Error, RawOutcome, RequestId, Task};
-use serde_json::json;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::args::When;
 use crate::args::{Connection, Map};
-use crate::failure::{Failure, INTERRUPTED, OK, OUTPUT, TASK_FAILED};
+use crate::failure::{Failure, OK, OUTPUT, TASK_FAILED};
+use crate::feed::{Feed, Next};
 use crate::format::Rendered;
 use crate::inputs::{Input, Source};
 use crate::progress::{Progress, Tally};
-use crate::tasks::{GOODBYE, connect, task};
-use errors::{ErrorLog, Fault};
+use crate::signals::Stop;
+use crate::tasks::{GOODBYE, LOOK_EVERY, NO_RESULT_AFTER, connect, no_result, task};
+use errors::{ErrorLog, Fault, NO_SERVICE};
 use journal::Journal;
 use sink::{PutError, Sink};
+use survey::{about, survey};
 
 /// Bytes of results that may wait for their turn in an ordered map before no more tasks are begun.
 const WAITING_BYTES_MAX: usize = 256 << 20;
 /// Bytes of inputs under way after which no more are begun: what a client takes without waiting.
 const UNDER_WAY_BYTES_MAX: u64 = 256 << 20;
-/// Between two looks at the clock and at signals.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// An input that is under way.
 #[derive(Debug)]
@@ -65,14 +64,19 @@ struct Run<'a> {
     errors: Option<ErrorLog>,
     progress: Progress,
     tally: Tally,
+    /// What the system has of it: results and journal are written.
+    committed: Tally,
+    /// The latest end, or since when there was anything to wait for.
+    since: Instant,
+    /// A result has come, or the user was told that none has.
+    is_told: bool,
     under_way: HashMap<u64, (RequestId, Named)>,
     under_way_bytes: u64,
     /// In an ordered map: ends that wait for those before them, their bytes, and whose turn it is.
     waiting: BTreeMap<u64, Ended>,
     waiting_bytes: usize,
     turn: u64,
-    /// Somebody wants it to stop.
-    stop: Arc<AtomicBool>,
+    stop: Stop,
 }
 
 pub(crate) fn map(connection: &Connection, args: &Map) -> Result<u8, Failure> {
@@ -93,12 +97,15 @@ pub(crate) fn map(connection: &Connection, args: &Map) -> Result<u8, Failure> {
         errors: args.errors.as_deref().map(ErrorLog::create).transpose()?,
         progress: Progress::new(args.progress, total, skipped),
         tally: Tally::default(),
+        committed: Tally::default(),
+        since: Instant::now(),
+        is_told: args.progress == When::Never,
         under_way: HashMap::new(),
         under_way_bytes: 0,
         waiting: BTreeMap::new(),
         waiting_bytes: 0,
         turn: 0,
-        stop: stop_on_signals()?,
+        stop: Stop::on_signals()?,
     };
     let mut result = run.all(&client, &source);
     if let Err(failure) = &result
@@ -107,7 +114,7 @@ pub(crate) fn map(connection: &Connection, args: &Map) -> Result<u8, Failure> {
         // What is done is done, whatever ended it.
         result = run.commit().and(result);
     }
-    run.progress.finish(run.tally);
+    run.progress.finish(run.committed);
     if result.is_err() {
         // Nobody will read what is still under way.
         run.under_way.values().for_each(|&(request_id, _)| client.cancel(request_id));
@@ -118,82 +125,24 @@ pub(crate) fn map(connection: &Connection, args: &Map) -> Result<u8, Failure> {
     Ok(if run.tally.failed == 0 { OK } else { TASK_FAILED })
 }
 
-/// What must be the same when a map is resumed.
-fn about(source: &Source, args: &Map) -> serde_json::Value {
-    let format = args.task.format.name();
-    let (service, inputs) = (&args.service, source.kind());
-    match args.output_dir {
-        Some(_) => json!({ "service": service, "format": format, "inputs": inputs,
-            "output": "folder", "suffix": args.suffix }),
-        None => json!({ "service": service, "format": format, "inputs": inputs,
-            "output": "file", "output-format": args.output_format.to_string(),
-            "ordered": args.ordered }),
-    }
-}
-
-/// Looks at all inputs by name, where that can be done twice: whether they are those of the journal,
-/// and whether each has a result of its own. Returns how many there are.
-fn survey(source: &Source, args: &Map, journal: Option<&Journal>) -> Result<Option<u64>, Failure> {
-    let has_places = args.output_dir.is_some();
-    let is_of_use = has_places || journal.is_some() || Progress::is_wanted(args.progress);
-    if !is_of_use || !source.is_replayable() {
-        return Ok(None);
-    }
-    let mut names: HashMap<PathBuf, Vec<u8>> = HashMap::new();
-    let mut count = 0;
-    for input in source.inputs()? {
-        if let Some(journal) = journal {
-            journal.is_done(count, &input.name)?;
-        }
-        count += 1;
-        let Some(place) = input.place.filter(|_| has_places) else { continue };
-        if let Some(other) = names.get(&place) {
-            return Err(Failure::usage(format!(
-                "--output-dir: the results of `{}` and `{}` would both be `{}`; give their common \
-                 folder, or map them one after the other to different folders",
-                String::from_utf8_lossy(other),
-                String::from_utf8_lossy(&input.name),
-                place.display()
-            )));
-        }
-        names.insert(place, input.name);
-    }
-    journal.map_or(Ok(()), |journal| journal.check_count(count))?;
-    Ok(Some(count))
-}
-
-/// Raised by SIGINT and SIGTERM; the second one ends the program.
-fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        let code = i32::from(INTERRUPTED);
-        signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
-            .map_err(|error| Failure::task(format!("cannot watch for signals: {error}")))?;
-    }
-    Ok(stop)
-}
-
 impl Run<'_> {
     fn all(&mut self, client: &Client, source: &Source) -> Result<(), Failure> {
         let queue = client.completions();
         let format = self.args.task.format;
         let task = task(client, &self.args.service, &self.args.task, format.content_type());
-        let mut inputs = (0..).zip(source.inputs()?).fuse();
-        let mut count = 0;
+        let mut feed = Feed::new(source, &queue)?;
         let mut ends = Vec::new();
         loop {
             while self.has_room() && queue.drain(&mut ends) == 0 {
-                let Some((index, input)) = inputs.next() else { break };
-                count = index + 1;
+                let Next::Input(index, input) = feed.next() else { break };
                 self.begin(&task, &queue, index, input)?;
             }
             if ends.is_empty() {
                 self.commit()?;
-                if self.under_way.is_empty() {
+                if self.under_way.is_empty() && feed.is_over() {
                     break;
                 }
-                ends.push(self.next_end(&queue)?);
+                ends.extend(self.next_end(&queue)?);
                 queue.drain(&mut ends);
             }
             for (index, outcome) in ends.drain(..) {
@@ -202,7 +151,7 @@ impl Run<'_> {
             self.commit()?;
             self.check_stop()?;
         }
-        self.journal.as_ref().map_or(Ok(()), |journal| journal.check_count(count))
+        self.journal.as_ref().map_or(Ok(()), |journal| journal.check_count(feed.count()))
     }
 
     fn has_room(&self) -> bool {
@@ -231,7 +180,7 @@ impl Run<'_> {
         let bytes = payload.as_ref().map_or(0, |payload| payload.len() as u64);
         let sent = match payload {
             Err(why) => Err(Fault::input(why)),
-            Ok(payload) => match task.submit_raw_to(queue, index, payload) {
+            Ok(payload) => match self.hand_in(task, queue, index, &input.name, payload) {
                 Ok(request_id) => Ok(request_id),
                 Err(error @ (Error::Closed | Error::Invalid { .. })) => return Err(error.into()),
                 Err(error) => Err(error.into()),
@@ -240,6 +189,9 @@ impl Run<'_> {
         let named = Named { name: input.name, place, bytes };
         match sent {
             Ok(request_id) => {
+                if self.under_way.is_empty() {
+                    self.since = Instant::now();
+                }
                 self.under_way_bytes += bytes;
                 self.under_way.insert(index, (request_id, named));
                 Ok(())
@@ -248,10 +200,28 @@ impl Run<'_> {
         }
     }
 
+    fn hand_in(
+        &self,
+        task: &Task<'_>,
+        queue: &Completions,
+        index: u64,
+        name: &[u8],
+        payload: Vec<u8>,
+    ) -> Result<RequestId, Error> {
+        match &self.args.affinity {
+            None => task.submit_raw_to(queue, index, payload),
+            Some(template) => {
+                let task = task.clone().key(template.of_input(name, index));
+                task.submit_raw_to(queue, index, payload)
+            }
+        }
+    }
+
     /// A task has ended.
     fn settle(&mut self, index: u64, outcome: RawOutcome) -> Result<(), Failure> {
         let Some((_, named)) = self.under_way.remove(&index) else { return Ok(()) };
         self.under_way_bytes -= named.bytes;
+        (self.since, self.is_told) = (Instant::now(), true);
         let format = self.args.task.format;
         let result = outcome.map_err(Fault::from);
         let result = result.and_then(|reply| format.render(reply).map_err(Fault::output));
@@ -306,6 +276,13 @@ impl Run<'_> {
                 self.progress.say(&[b"pinmesh: ", name, b": ", message].concat());
             }
         }
+        if fault.status == NO_SERVICE && self.tally.done == 0 {
+            return Err(Failure::task(format!(
+                "stopped: {}, and nothing has been done; {}",
+                fault.message,
+                self.remedy()
+            )));
+        }
         match self.args.max_errors {
             Some(max) if self.tally.failed > max => Err(Failure::task(format!(
                 "stopped: {} inputs have failed, --max-errors is {max}; {}",
@@ -328,39 +305,43 @@ impl Run<'_> {
         self.sink.commit()?;
         self.journal.as_mut().map_or(Ok(()), Journal::commit)?;
         self.errors.as_mut().map_or(Ok(()), ErrorLog::commit)?;
+        self.committed = self.tally;
         self.progress.update(self.tally, self.under_way.len());
         Ok(())
     }
 
     fn check_stop(&self) -> Result<(), Failure> {
-        if !self.stop.load(Ordering::Relaxed) {
+        if !self.stop.is_wanted() {
             return Ok(());
         }
         let (left, remedy) = (self.under_way.len(), self.remedy());
         let message = format!("interrupted; {left} tasks were cancelled; {remedy}");
-        Err(Failure { message, code: INTERRUPTED })
+        Err(Failure::interrupted(message))
     }
 
-    /// The next end; with a timeout, no longer than that after the one before.
-    fn next_end(&mut self, queue: &Completions) -> Result<(u64, RawOutcome), Failure> {
-        let start = Instant::now();
-        loop {
-            let timeout = self.args.task.timeout;
-            let left = timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
-            let wait = left.map_or(LOOK_EVERY, |left| left.min(LOOK_EVERY));
-            if let Some(end) = queue.recv_timeout(wait) {
-                return Ok(end);
-            }
-            self.check_stop()?;
-            self.progress.update(self.tally, self.under_way.len());
-            if let (Some(timeout), Some(Duration::ZERO)) = (timeout, left) {
-                let (left, service) = (self.under_way.len(), &self.args.service);
-                let timeout = humantime::format_duration(timeout);
-                return Err(Failure::task(format!(
-                    "none of {left} tasks ended within {timeout}: see whether workers serve \
-                     `{service}`, or give a longer --timeout"
-                )));
-            }
+    /// The next end, or nothing but news of the inputs; with a timeout, no longer than that after
+    /// the end before.
+    fn next_end(&mut self, queue: &Completions) -> Result<Option<(u64, RawOutcome)>, Failure> {
+        let timeout = self.args.task.timeout.filter(|_| !self.under_way.is_empty());
+        let left = timeout.map(|timeout| timeout.saturating_sub(self.since.elapsed()));
+        let end = queue.recv_timeout(left.map_or(LOOK_EVERY, |left| left.min(LOOK_EVERY)));
+        if end.is_some() {
+            return Ok(end);
         }
+        self.check_stop()?;
+        self.progress.update(self.tally, self.under_way.len());
+        let is_late = !self.under_way.is_empty() && self.since.elapsed() >= NO_RESULT_AFTER;
+        if is_late && !std::mem::replace(&mut self.is_told, true) {
+            self.progress.say(no_result(&self.args.service).as_bytes());
+        }
+        if let (Some(timeout), Some(Duration::ZERO)) = (timeout, left) {
+            let (left, service) = (self.under_way.len(), &self.args.service);
+            let timeout = humantime::format_duration(timeout);
+            return Err(Failure::task(format!(
+                "none of {left} tasks ended within {timeout}: see whether workers serve \
+                 `{service}`, or give a longer --timeout"
+            )));
+        }
+        Ok(None)
     }
 }

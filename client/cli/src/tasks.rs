@@ -5,16 +5,21 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pinmesh_client::{Client, ContentType, Task};
+use pinmesh_client::{Bytes, Client, ContentType, Error, Handle, RawReply, Task};
 
 use crate::args::{Call, Connection, Ping, TaskArgs};
 use crate::failure::{Failure, OK};
 use crate::inputs::{read_all, read_file};
 use crate::keygen;
 use crate::progress::say;
+use crate::signals::Stop;
 
 /// After so long without a broker the user is told what is missing.
 const HINT_AFTER: Duration = Duration::from_secs(3);
+/// After so long without any result the user is told what it may be waiting for.
+pub(crate) const NO_RESULT_AFTER: Duration = Duration::from_secs(2);
+/// Between two looks at the clock and at signals.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long a client that is done may take to say goodbye.
 pub(crate) const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -96,13 +101,58 @@ pub(crate) fn call(connection: &Connection, args: &Call) -> Result<u8, Failure> 
     let format = args.task.format;
     let input = format.encode(input).map_err(Failure::usage)?;
     let client = connect(connection, None)?;
-    let task = task(&client, &args.service, &args.task, format.content_type());
-    let mut output = format.render(task.call_raw(input)?).map_err(Failure::task)?;
+    let stop = Stop::on_signals()?;
+    let mut task = task(&client, &args.service, &args.task, format.content_type());
+    if let Some(key) = &args.affinity {
+        task = task.key(key);
+    }
+    let reply = await_reply(task.submit_raw(input)?, args, &stop)?;
+    let mut output = format.render(reply).map_err(Failure::task)?;
+    let is_terminal = io::stdout().is_terminal();
+    if is_terminal && !args.task.force && !output.is_printable() {
+        return Err(Failure::terminal(output.bytes.len()));
+    }
     // Bytes are handed on as they are, but a prompt after them should stand on its own line.
-    output.is_text |= io::stdout().is_terminal();
+    output.is_text |= is_terminal;
     write_out(&output.alone())?;
     let _ = client.close(GOODBYE);
     Ok(OK)
+}
+
+/// Waits for the output. Whoever stops waiting cancels the task, and gives that a moment to reach
+/// the broker.
+fn await_reply(mut handle: Handle<Bytes>, args: &Call, stop: &Stop) -> Result<RawReply, Failure> {
+    let (start, mut is_told) = (Instant::now(), false);
+    loop {
+        let timeout = args.task.timeout;
+        let left = timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
+        match handle.wait_reply_timeout(left.unwrap_or(LOOK_EVERY).min(LOOK_EVERY)) {
+            Err(Error::WaitTimedOut { .. }) => {}
+            ended => return Ok(ended?),
+        }
+        let failure = if stop.is_wanted() {
+            Failure::interrupted("interrupted; the task was cancelled".into())
+        } else if let (Some(waited), Some(Duration::ZERO)) = (timeout, left) {
+            Error::WaitTimedOut { waited }.into()
+        } else {
+            if !is_told && start.elapsed() >= NO_RESULT_AFTER {
+                say(no_result(&args.service).as_bytes());
+                is_told = true;
+            }
+            continue;
+        };
+        handle.cancel();
+        let _ = handle.wait_reply_timeout(GOODBYE);
+        return Err(failure);
+    }
+}
+
+/// What a client can say that has not heard of a task: the broker does not tell.
+pub(crate) fn no_result(service: &str) -> String {
+    format!(
+        "pinmesh: no result of `{service}` yet: it is at work, or no worker serves it; for one that \
+         does the broker waits up to its service_wait (30s unless configured)"
+    )
 }
 
 pub(crate) fn write_out(bytes: &[u8]) -> Result<(), Failure> {

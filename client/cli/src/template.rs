@@ -84,6 +84,25 @@ impl FromStr for Template {
 }
 
 impl Template {
+    /// One that does without results.
+    pub(crate) fn of_inputs(text: &str) -> Result<Self, String> {
+        let template: Self = text.parse()?;
+        if template.0.contains(&Part::Result) {
+            return Err("there is no {result} before the task has run; there are {input} and \
+                        {index}"
+                .into());
+        }
+        Ok(template)
+    }
+
+    /// What it makes of an input.
+    pub(crate) fn of_input(&self, input: &[u8], index: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write(&mut out, b"", input, index);
+        out.pop();
+        out
+    }
+
     /// Appends one line.
     pub(crate) fn write(&self, out: &mut Vec<u8>, result: &[u8], input: &[u8], index: u64) {
         for part in &self.0 {
@@ -115,6 +134,13 @@ mod tests {
         assert_eq!(line("{result}  {input}"), "R  I\n");
         assert_eq!(line(r"{index}\t{{{result}}}\\"), "7\t{R}\\\n");
         assert_eq!(line(""), "\n");
+    }
+
+    #[test]
+    fn a_key_is_made_of_the_input_alone() {
+        let key = Template::of_inputs("{input}#{index}").expect("a template");
+        assert_eq!(key.of_input(b"I", 7), b"I#7");
+        assert!(Template::of_inputs("{result}").expect_err("too early").contains("{input}"));
     }
 
     #[test]

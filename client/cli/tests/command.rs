@@ -11,7 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
-use common::FakeBroker;
+use common::{Control, FakeBroker, lines_of};
+use pinmesh_protocol::rendezvous::{hash, weight};
 
 fn pinmesh(broker: &str, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pinmesh"));
@@ -62,6 +63,92 @@ fn a_failed_task_is_exit_code_1_and_its_message() {
     let (code, _, err) = run(&broker.endpoint, &words);
     assert_eq!(code, 1);
     assert!(err.contains("has not ended after 10ms"), "{err}");
+}
+
+#[test]
+fn an_interrupted_call_cancels_its_task() {
+    for signal in ["-INT", "-TERM"] {
+        let broker = FakeBroker::start();
+        let mut command = pinmesh(&broker.endpoint, &["call", "hold", "x"]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        broker.wait_seen("the task", |seen| seen.submits.len() == 1);
+        let id = child.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        let (code, out, err) = said(&child.wait_with_output().unwrap());
+        let cancelled = "pinmesh: interrupted; the task was cancelled\n";
+        assert_eq!((code, &*out, &*err), (130, "", cancelled));
+        assert_eq!(broker.seen().cancels, [1]);
+    }
+}
+
+#[test]
+fn a_call_that_has_no_result_yet_says_what_it_may_be_waiting_for() {
+    let broker = FakeBroker::start();
+    let mut command = pinmesh(&broker.endpoint, &["call", "hold", "x"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let said_so = lines_of(child.stderr.take().unwrap());
+    let line = said_so.recv_timeout(common::GENEROUS).unwrap();
+    assert!(line.contains("no result of `hold` yet") && line.contains("service_wait"), "{line}");
+    broker.control(Control::Release);
+    assert_eq!(said(&child.wait_with_output().unwrap()).1, "x");
+    assert_eq!(said_so.iter().count(), 0, "it says so once");
+}
+
+#[test]
+fn tasks_with_one_affinity_go_to_one_broker() {
+    let brokers = [FakeBroker::start(), FakeBroker::start()];
+    let list = format!("{},{}", brokers[0].endpoint, brokers[1].endpoint);
+    let counts = || brokers.each_ref().map(|broker| broker.seen().submits.len());
+    let owner = |key: &str| {
+        let weights =
+            brokers.each_ref().map(|it| weight(hash(key.as_bytes()), hash(it.endpoint.as_bytes())));
+        usize::from(weights[1] > weights[0])
+    };
+    for key in ["one", "two", "three", "four", "five"] {
+        let mut wanted = counts();
+        wanted[owner(key)] += 1;
+        let (code, _, err) = run(&list, &["call", "echo", "x", "--affinity", key]);
+        assert_eq!((code, counts()), (0, wanted), "{key}: {err}");
+    }
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let mut wanted = counts();
+    for number in 0..60 {
+        writeln!(file, "{number}").unwrap();
+        wanted[owner(&format!("{number} of {number}"))] += 1;
+    }
+    let path = file.path().to_str().unwrap();
+    let words = ["map", "echo", "--lines", path, "--affinity", "{input} of {index}"];
+    let (code, _, err) = run(&list, &words);
+    assert_eq!((code, counts()), (0, wanted), "{err}");
+}
+
+/// What a command says to a terminal, and its exit code.
+fn on_a_terminal(broker: &str, words: &str) -> (i32, String) {
+    let program = env!("CARGO_BIN_EXE_pinmesh");
+    let mut command = Command::new("script");
+    command.args(["-qec", &format!("{program} {words}"), "/dev/null"]);
+    let output = command.env("PINMESH_BROKER", broker).stdin(Stdio::null()).output().unwrap();
+    let (code, out, _) = said(&output);
+    (code, out)
+}
+
+#[test]
+fn a_terminal_gets_no_output_that_is_no_text_unless_forced() {
+    let broker = FakeBroker::start();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"\x28\xb5\x2f\xfd").unwrap();
+    let path = file.path().display();
+    for words in [format!("call echo @{path}"), format!("map echo --files {path}")] {
+        let (code, said) = on_a_terminal(&broker.endpoint, &words);
+        assert_eq!(code, 4, "{said}");
+        assert!(said.contains("an output of 4 bytes is no text"), "{said}");
+        assert!(!said.contains("\u{fffd}"), "{said}");
+        let (code, said) = on_a_terminal(&broker.endpoint, &format!("{words} --force"));
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains("(\u{fffd}/\u{fffd}"), "{said}");
+    }
+    let (code, said) = on_a_terminal(&broker.endpoint, "call echo text");
+    assert_eq!((code, &*said), (0, "text\r\n"));
 }
 
 #[test]
@@ -159,6 +246,7 @@ fn mistakes_on_the_command_line_are_exit_code_2_and_say_what_is_right() {
         (&["call", "echo", "x", "--priority", "11"], "1..=10"),
         (&["call", "echo", "x", "--broker", "http://x"], "http://x"),
         (&["call", "echo", "{", "--format", "json"], "no JSON"),
+        (&["map", "echo", "--lines", "-", "--affinity", "{result}"], "{input}"),
         (&["map", "echo"], "--files"),
         (&["map", "echo", "--lines", "-", "--output-format", "{x}"], "{result}"),
         (&["ping", "-c", "0"], "1.."),

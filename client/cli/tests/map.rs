@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use common::{Control, FakeBroker, GENEROUS};
+use common::{Control, FakeBroker, GENEROUS, lines_of};
 
 struct Test {
     broker: FakeBroker,
@@ -280,8 +280,113 @@ fn an_output_file_that_is_full_is_exit_code_4_and_counts_nothing() {
     let (code, _, err) = test.map("echo --lines lines --output /dev/full");
     assert_eq!(code, 4, "{err}");
     assert!(err.contains("cannot write to `/dev/full`") && err.contains("make room"), "{err}");
+    assert!(err.contains("pinmesh: 0 done, 0 failed"), "{err}");
     let (code, _, err) = test.map("echo --lines lines --output out --errors /nowhere/e");
     assert_eq!(code, 4, "{err}");
+}
+
+#[test]
+fn the_summary_counts_what_the_journal_has_when_the_disk_is_full() {
+    let test = Test::new();
+    let lines: String = (0..2_000).map(|number| format!("{number}\n")).collect();
+    test.write("lines", lines);
+    let program = env!("CARGO_BIN_EXE_pinmesh");
+    // A limit on the length of files; without its signal a write says that it is too long.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 16; exec {program} map echo --lines lines --output out --resume j"
+    );
+    let mut command = Command::new("bash");
+    command.args(["-c", &script]).env("PINMESH_BROKER", &test.broker.endpoint);
+    let (code, _, err) = said(&command.current_dir(test.folder.path()).output().unwrap());
+    assert_eq!(code, 4, "{err}");
+    let journal = test.read("j");
+    let noted = journal.matches('\n').count() - 1;
+    assert!((1..2_000).contains(&noted), "{noted}: {err}");
+    assert!(err.contains(&format!("pinmesh: {noted} done, 0 failed")), "{noted}: {err}");
+    test.map_well("echo --lines lines --output out --resume j");
+    assert_eq!(test.read("out").lines().count(), 2_000);
+}
+
+#[test]
+fn a_slow_pipe_holds_up_neither_results_nor_signals() {
+    let test = Test::new();
+    let mut command = test.command("echo --lines - --output-format {result}");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    let results = lines_of(child.stdout.take().unwrap());
+    for line in ["a", "b", "c"] {
+        writeln!(pipe, "{line}").unwrap();
+        assert_eq!(results.recv_timeout(GENEROUS).unwrap(), line);
+    }
+    drop(pipe);
+    let (code, _, err) = said(&child.wait_with_output().unwrap());
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("3 done"), "{err}");
+    let mut child = command.spawn().unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    let results = lines_of(child.stdout.take().unwrap());
+    writeln!(pipe, "d").unwrap();
+    assert_eq!(results.recv_timeout(GENEROUS).unwrap(), "d");
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    let (code, _, err) = said(&child.wait_with_output().unwrap());
+    assert_eq!(code, 130, "{err}");
+    drop(pipe);
+    let mut lines = String::new();
+    (0..5_000).for_each(|number| lines.push_str(&format!("{number}\n")));
+    let mut command = test.command("echo --lines - --ordered --output-format {result} --window 9");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    let text = lines.clone();
+    std::thread::spawn(move || pipe.write_all(text.as_bytes()).unwrap());
+    assert!(said(&child.wait_with_output().unwrap()).1 == lines);
+}
+
+#[test]
+fn a_timeout_counts_from_the_latest_end_whatever_comes_in() {
+    let test = Test::new();
+    let mut command = test.command("hold --lines - --timeout 500ms");
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    // As fast as the map takes them, until it is gone.
+    std::thread::spawn(move || while pipe.write_all(b"x\n").is_ok() {});
+    let (code, _, err) = said(&child.wait_with_output().unwrap());
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("tasks ended within 500ms"), "{err}");
+}
+
+#[test]
+fn a_map_of_a_service_that_nobody_serves_stops_at_the_first() {
+    let test = Test::new();
+    test.write("lines", "x\n".repeat(1_000));
+    let (code, out, err) = test.map("nobody --lines lines --window 5 --errors e");
+    assert_eq!((code, &*out), (1, ""), "{err}");
+    assert!(err.contains("stopped: no worker serves `nobody`: check the name"), "{err}");
+    assert!(err.contains("and nothing has been done"), "{err}");
+    assert!(err.contains("pinmesh: 0 done, 1 failed"), "{err}");
+    assert_eq!(test.read("e").lines().count(), 1);
+    assert!(test.broker.seen().submits.len() <= 5);
+}
+
+#[test]
+fn a_map_that_has_no_result_yet_says_what_it_may_be_waiting_for() {
+    let test = Test::new();
+    test.write("lines", "x\n");
+    let mut command = test.command("hold --lines lines");
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = lines_of(child.stderr.take().unwrap());
+    let line = lines.recv_timeout(GENEROUS).unwrap();
+    assert!(line.contains("no result of `hold` yet"), "{line}");
+    test.broker.control(Control::Release);
+    assert!(child.wait().unwrap().success());
+    let rest: Vec<String> = lines.iter().collect();
+    assert!(matches!(&rest[..], [line] if line.contains("1 done")), "{rest:?}");
+    let test = Test::new();
+    test.write("lines", "x\n");
+    let (code, _, err) = test.map("hold --lines lines --progress never --timeout 2500ms");
+    assert_eq!(code, 1, "{err}");
+    assert!(!err.contains("no result of"), "{err}");
 }
 
 #[test]

@@ -9,6 +9,9 @@ use serde_json::json;
 
 use crate::failure::Failure;
 
+/// The status of tasks that nobody serves.
+pub(crate) const NO_SERVICE: &str = "NO_SERVICE";
+
 /// How an input failed.
 #[derive(Debug)]
 pub(crate) struct Fault {
@@ -38,7 +41,7 @@ impl From<Error> for Fault {
             Error::Crashed { .. } => "CRASHED",
             Error::Cancelled { .. } => "CANCELLED",
             Error::Busy { .. } => "BUSY",
-            Error::NoService { .. } => "NO_SERVICE",
+            Error::NoService { .. } => NO_SERVICE,
             Error::Refused { .. } => "REFUSED",
             Error::Lost { .. } => "LOST",
             Error::TooLarge { .. } => "INPUT",

@@ -106,7 +106,6 @@ impl Journal {
         self.cut().map_err(|error| Failure::file(&self.path, &error))?;
         if at == 0 {
             self.buffer = format!("{MAGIC}{about}\n").into_bytes();
-            self.length = self.buffer.len() as u64;
             self.commit()?;
         }
         Ok(())
@@ -212,11 +211,16 @@ impl Journal {
         self.buffer.extend_from_slice(line.as_bytes());
     }
 
-    /// Writes what is noted.
+    /// Writes what is noted: all of it or, where the disk is full, nothing.
     pub(crate) fn commit(&mut self) -> Result<(), Failure> {
-        let written = self.file.write_all(&self.buffer);
+        let (written, bytes) = (self.file.write_all(&self.buffer), self.buffer.len());
         self.buffer.clear();
-        written.map_err(|error| Failure::file(&self.path, &error))
+        written.map_err(|error| {
+            let _ = self.cut();
+            Failure::file(&self.path, &error)
+        })?;
+        self.length += bytes as u64;
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where the results of a map go: one output of a line each, or a file each.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Seek, Write};
+use std::io::{self, ErrorKind, IsTerminal, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -48,9 +48,14 @@ impl Sink {
             None => Target::Stdout,
             Some(path) => Target::open(path, journal)?,
         };
-        let template = args.output_format.clone();
-        let committed = target.length()?;
-        Ok(Self::Stream(Stream { target, template, buffer: Vec::new(), committed }))
+        let is_terminal = matches!(target, Target::Stdout) && io::stdout().is_terminal();
+        Ok(Self::Stream(Stream {
+            template: args.output_format.clone(),
+            committed: target.length()?,
+            target,
+            buffer: Vec::new(),
+            takes_text_only: is_terminal && !args.task.force,
+        }))
     }
 
     /// Whether a result that the journal speaks of is there.
@@ -141,10 +146,16 @@ pub(crate) struct Stream {
     buffer: Vec<u8>,
     /// Bytes that the system has.
     committed: u64,
+    /// A terminal shows it.
+    takes_text_only: bool,
 }
 
 impl Stream {
     fn put(&mut self, index: u64, name: &[u8], result: Rendered) -> Result<u64, Failure> {
+        if self.takes_text_only && !result.is_printable() {
+            self.commit()?;
+            return Err(Failure::terminal(result.bytes.len()));
+        }
         self.template.write(&mut self.buffer, &result.within_a_line(), name, index);
         let end = self.committed + self.buffer.len() as u64;
         if self.buffer.len() >= BUFFER_BYTES {
