@@ -5,9 +5,11 @@
 use std::fs;
 
 use pinmesh_client::{Client, PeerKeys};
+use pinmesh_protocol::rendezvous::{hash, weight};
 use pinmesh_tests::{
     Broker, FAST, KeyRing, LIMIT, Load, READY_LIMIT, Supervisor, eventually, free_endpoint, turn,
 };
+use rustix::process::Signal;
 
 fn client(brokers: [&Broker; 2]) -> Client {
     let builder = Client::builder().broker(&brokers[0].frontend).broker(&brokers[1].frontend);
@@ -101,6 +103,78 @@ fn a_broker_that_is_busy_is_skipped() {
     client.close(LIMIT).unwrap();
     let ended = [small, large].map(|broker| broker.drain().count("ok"));
     assert_eq!(ended.iter().sum::<u64>(), tasks);
+}
+
+/// Attempts that the broker has with its workers.
+fn in_flight(broker: &Broker) -> u64 {
+    let mark = broker.process.log_mark();
+    broker.process.signal(Signal::USR1);
+    broker.process.log_line(mark, "counts", |line| {
+        let (_, counts) = line.split_once("Counts {")?;
+        let (_, rest) = counts.split_once("in_flight: ")?;
+        rest.split([',', ' ']).next()?.parse().ok()
+    })
+}
+
+#[test]
+fn a_worker_divides_its_window_among_its_brokers() {
+    let _turn = turn();
+    let brokers = [Broker::start(&[]), Broker::start(&[])];
+    let flags = ["--backend", &brokers[1].backend, "--window", "100"];
+    let supervisor = Supervisor::start(&brokers[0].backend, 1, &flags);
+    let clients = brokers.each_ref().map(|it| Client::connect(&it.frontend).unwrap());
+    for client in &clients {
+        (0..200).for_each(|_| drop(client.submit_raw("sleep", b"1h".to_vec()).unwrap()));
+    }
+    // None of the one broker's half goes to the other, although only one of them has a task run.
+    for broker in &brokers {
+        eventually("the half of a window", LIMIT, || {
+            broker.ledger().count("held") == 200 && in_flight(broker) == 50
+        });
+    }
+    drop((supervisor, clients));
+}
+
+/// The broker that is the key's.
+fn owner(brokers: [&Broker; 2], key: &str) -> usize {
+    let weights =
+        brokers.map(|broker| weight(hash(key.as_bytes()), hash(broker.frontend.as_bytes())));
+    usize::from(weights[1] > weights[0])
+}
+
+#[test]
+fn keys_meet_at_their_broker_leave_it_when_it_is_killed_and_come_back() {
+    let _turn = turn();
+    let mut one = Broker::start_at(&free_endpoint(), &free_endpoint(), &FAST);
+    let other = Broker::start(&FAST);
+    let supervisor = workers_of([&one, &other], 2);
+    let before = [one.ledger().count("ok"), other.ledger().count("ok")];
+    // Two clients with different lists agree.
+    let clients = [client([&one, &other]), client([&other, &one])];
+    let keys: Vec<String> = (0..40).map(|number| format!("key-{number}")).collect();
+    let of_one = keys.iter().filter(|key| owner([&one, &other], key) == 0).count() as u64;
+    let run = || {
+        for (number, key) in keys.iter().enumerate() {
+            let task = clients[number % 2].task("echo").key(key).timeout(LIMIT);
+            assert_eq!(*task.call_raw(key.as_bytes().to_vec()).unwrap().value, *key.as_bytes());
+        }
+    };
+    (0..3).for_each(|_| run());
+    let counts = [one.ledger().count("ok") - before[0], other.ledger().count("ok") - before[1]];
+    assert_eq!(counts, [3 * of_one, 3 * (40 - of_one)]);
+    one.process.kill();
+    run();
+    assert_eq!(other.ledger().count("ok") - before[1], 3 * (40 - of_one) + 40);
+    one.start_again();
+    eventually("its keys come back", LIMIT, || {
+        run();
+        one.ledger().count("ok") >= 2 * of_one
+    });
+    let (ours, theirs) = (one.ledger().count("ok"), other.ledger().count("ok"));
+    run();
+    assert_eq!(one.ledger().count("ok") - ours, of_one);
+    assert_eq!(other.ledger().count("ok") - theirs, 40 - of_one);
+    drop(supervisor);
 }
 
 #[test]
