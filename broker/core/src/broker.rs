@@ -67,7 +67,10 @@ impl<B: Body> Broker<B> {
         let Some(session) = state.sessions.get_mut(conn) else {
             return stranger(state, conn, &event, out);
         };
-        session.heard_at = session.heard_at.max(now);
+        // Full and Sendable are the shell's words, not the peer's.
+        if !matches!(event, Event::Full(_) | Event::Sendable(_)) {
+            session.heard_at = session.heard_at.max(now);
+        }
         match event {
             Event::Submit(_, submit) => state.on_submit(conn, submit, out),
             Event::Done(_, done) => state.on_done(conn, done, out),

@@ -1,9 +1,14 @@
-//! Ten priorities: a first-in-first-out list each, and a bitmap of those that are not empty.
+//! Ten priorities: a first-in-first-out list each, and a bitmap of those that are not empty. Tasks
+//! that came back from a worker stand in order of age before those that were never sent: whatever
+//! was sent was older than all that waited in its class.
+
+use alloc::collections::BTreeMap;
 
 use pinmesh_protocol::id::Priority;
 
-use crate::list::{Linked, List};
-use crate::slab::{Key, Slab};
+use crate::list::List;
+use crate::slab::{Slab, TaskKey};
+use crate::task::Task;
 
 const CLASSES: usize = 10;
 
@@ -13,12 +18,14 @@ pub(crate) struct Classes {
     lists: [List; CLASSES],
     /// Bit `p - 1` is set where priority `p` has a task.
     ready: u16,
+    /// Those that came back, by priority and age.
+    returned: BTreeMap<(Priority, u64), u32>,
     len: u32,
 }
 
 impl Classes {
     pub(crate) const fn new() -> Self {
-        Self { lists: [List::EMPTY; CLASSES], ready: 0, len: 0 }
+        Self { lists: [List::EMPTY; CLASSES], ready: 0, returned: BTreeMap::new(), len: 0 }
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -28,62 +35,72 @@ impl Classes {
     /// The most urgent priority with a task.
     #[inline]
     pub(crate) fn top(&self) -> Option<Priority> {
-        (self.ready != 0).then(|| {
+        let waiting = (self.ready != 0).then(|| {
             let value = 16 - self.ready.leading_zeros();
             Priority::new(value as u8).expect("only bits 0 to 9 are ever set")
-        })
+        });
+        waiting.max(self.returned.last_key_value().map(|((priority, _), _)| *priority))
+    }
+
+    /// A task that has just come in.
+    #[inline]
+    pub(crate) fn push_back<B>(&mut self, tasks: &mut Slab<TaskKey, Task<B>>, index: u32) {
+        let priority = tasks.at(index).priority;
+        self.lists[slot(priority)].push_back(tasks, index);
+        self.ready |= 1 << slot(priority);
+        self.len += 1;
+    }
+
+    /// A task that was with a worker.
+    pub(crate) fn put_back<B>(&mut self, tasks: &mut Slab<TaskKey, Task<B>>, index: u32) {
+        let task = tasks.at_mut(index);
+        task.has_returned = true;
+        self.returned.insert((task.priority, task.age), index);
+        self.len += 1;
     }
 
     #[inline]
-    pub(crate) fn push_back<K: Key, T: Linked>(
-        &mut self,
-        slab: &mut Slab<K, T>,
-        index: u32,
-        priority: Priority,
-    ) {
-        self.lists[slot(priority)].push_back(slab, index);
-        self.added(priority);
-    }
-
-    pub(crate) fn push_front<K: Key, T: Linked>(
-        &mut self,
-        slab: &mut Slab<K, T>,
-        index: u32,
-        priority: Priority,
-    ) {
-        self.lists[slot(priority)].push_front(slab, index);
-        self.added(priority);
-    }
-
-    #[inline]
-    pub(crate) fn remove<K: Key, T: Linked>(
-        &mut self,
-        slab: &mut Slab<K, T>,
-        index: u32,
-        priority: Priority,
-    ) {
+    pub(crate) fn remove<B>(&mut self, tasks: &mut Slab<TaskKey, Task<B>>, index: u32) {
+        self.len -= 1;
+        let task = tasks.at_mut(index);
+        let priority = task.priority;
+        if core::mem::take(&mut task.has_returned) {
+            self.returned.remove(&(priority, task.age));
+            return;
+        }
         let list = &mut self.lists[slot(priority)];
-        list.remove(slab, index);
+        list.remove(tasks, index);
         if list.is_empty() {
             self.ready &= !(1 << slot(priority));
         }
-        self.len -= 1;
     }
 
     /// The oldest of a priority.
     #[inline]
     pub(crate) fn first(&self, priority: Priority) -> Option<u32> {
+        if !self.returned.is_empty()
+            && let Some(index) = self.returned_of(priority).next()
+        {
+            return Some(index);
+        }
         self.lists[slot(priority)].first()
     }
 
-    /// Every list, from priority 1 up.
-    pub(crate) fn lists(&self) -> &[List] {
-        &self.lists
+    /// Every class, from priority 1 up, the oldest first in each.
+    pub(crate) fn classes<'a, B>(
+        &'a self,
+        tasks: &'a Slab<TaskKey, Task<B>>,
+    ) -> impl Iterator<Item = impl Iterator<Item = u32> + 'a> + 'a {
+        let priorities = (1..=CLASSES as u8).filter_map(Priority::new);
+        priorities.map(move |priority| {
+            let first = self.lists[slot(priority)].first();
+            let listed = core::iter::successors(first, |index| List::after(tasks, *index));
+            self.returned_of(priority).chain(listed)
+        })
     }
 
-    fn added(&mut self, priority: Priority) {
-        self.ready |= 1 << slot(priority);
-        self.len += 1;
+    fn returned_of(&self, priority: Priority) -> impl Iterator<Item = u32> {
+        self.returned.range((priority, 0)..=(priority, u64::MAX)).map(|(_, index)| *index)
     }
 }
 

@@ -6,7 +6,7 @@ use alloc::{format, vec::Vec};
 use crate::broker::Broker;
 use crate::event::Body;
 use crate::list::List;
-use crate::slab::TaskKey;
+use crate::slab::{Key, TaskKey};
 use crate::state::State;
 use crate::task::TaskState;
 use crate::worker::WorkerState;
@@ -69,13 +69,14 @@ fn check_queues<B: Body>(state: &State<B>, found: &mut Vec<String>) {
             found.push(format!("{key:?}: {tasks} tasks counted, {unended} not ended"));
         }
         let mut count = 0;
-        for list in service.waiting.lists() {
-            let mut next = list.first();
-            while let Some(index) = next {
-                queued.push(state.tasks.key_at(index));
-                count += 1;
-                next = List::after(&state.tasks, index);
+        for class in service.waiting.classes(&state.tasks) {
+            let keys: Vec<TaskKey> = class.map(|index| state.tasks.key_at(index)).collect();
+            let ages = keys.iter().map(|key| state.tasks.at(key.index()).age);
+            if !ages.is_sorted() {
+                found.push(format!("{key:?}: a younger task stands before an older one"));
             }
+            count += keys.len() as u32;
+            queued.extend(keys);
         }
         if count != service.waiting.len() {
             found.push(format!("{key:?}: {count} queued, {} counted", service.waiting.len()));

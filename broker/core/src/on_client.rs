@@ -127,6 +127,8 @@ impl<B: Body> State<B> {
             request_id: submit.request_id,
             submission: submit.submission,
             service,
+            age: self.ledger.accepted,
+            has_returned: false,
             priority: submit.priority,
             is_at_most_once: options.at_most_once,
             is_cancelled: false,
@@ -161,7 +163,7 @@ impl<B: Body> State<B> {
         }
         let queue = self.services.at_mut(service);
         queue.tasks += 1;
-        queue.waiting.push_back(&mut self.tasks, task.index(), submit.priority);
+        queue.waiting.push_back(&mut self.tasks, task.index());
         if !self.inherited.is_empty() && self.claim_inherited(task, out) {
             return;
         }

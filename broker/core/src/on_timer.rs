@@ -3,7 +3,6 @@
 use pinmesh_protocol::status::Status;
 
 use crate::event::Body;
-use crate::list::List;
 use crate::outbox::Outbox;
 use crate::slab::{Key, ServiceKey, TaskKey};
 use crate::state::{State, Wake};
@@ -37,20 +36,16 @@ impl<B: Body> State<B> {
         self.services.at_mut(key).timer = None;
         let mut over: alloc::vec::Vec<TaskKey> = alloc::vec::Vec::new();
         let mut earliest_wait = None;
-        for list in self.services.at(key).waiting.lists() {
-            let mut next = list.first();
-            while let Some(index) = next {
-                let task = self.tasks.at(index);
-                let at = task.received_at.after(wait);
+        for class in self.services.at(key).waiting.classes(&self.tasks) {
+            for index in class {
+                let at = self.tasks.at(index).received_at.after(wait);
                 if at <= self.now {
                     over.push(self.tasks.key_at(index));
                 } else {
-                    // Those behind came later, or were given back and may end as much too late:
-                    // a look at each of them, each time, would take all day.
+                    // Those behind it came later.
                     earliest_wait = Some(earliest_wait.map_or(at, |earliest| at.min(earliest)));
                     break;
                 }
-                next = List::after(&self.tasks, index);
             }
         }
         if let Some(at) = earliest_wait {

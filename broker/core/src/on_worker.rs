@@ -364,7 +364,12 @@ impl<B: Body> State<B> {
             None if is_idle => Some(self.silence_max()),
             // Nobody knows how long what it brought along may run, only how long it matters.
             None if worker.in_flight.is_empty() => Some(self.config.client_kept),
-            None => Some(Span(worker.max_runtime.0.saturating_add(self.config.grace.0))),
+            None => {
+                let held = self.held_by(key.index()).into_iter();
+                let runtimes = held.map(|task| self.tasks.at(task.index()).max_runtime);
+                let longest = runtimes.max().unwrap_or_default();
+                Some(Span(longest.0.saturating_add(self.config.grace.0)))
+            }
         }
     }
 

@@ -147,8 +147,8 @@ impl<B: Body> State<B> {
         }
     }
 
-    /// Puts an attempt's task back to the front of its queue, unharmed; a task that nobody waits for
-    /// any more ends instead.
+    /// Puts an attempt's task back into its queue, unharmed, among those as old as it is; a task that
+    /// nobody waits for any more ends instead.
     pub(crate) fn requeue(&mut self, key: TaskKey, out: &mut impl Outbox<B>) {
         self.release(key);
         let task = self.tasks.at_mut(key.index());
@@ -167,9 +167,8 @@ impl<B: Body> State<B> {
         }
         let task = self.tasks.at_mut(key.index());
         task.state = TaskState::Pending;
-        let (service, priority) = (task.service, task.priority);
-        let waiting = &mut self.services.at_mut(service).waiting;
-        waiting.push_front(&mut self.tasks, key.index(), priority);
+        let service = task.service;
+        self.services.at_mut(service).waiting.put_back(&mut self.tasks, key.index());
         self.watch_service(service);
     }
 
@@ -178,9 +177,8 @@ impl<B: Body> State<B> {
     pub(crate) fn unqueue(&mut self, key: TaskKey) {
         let task = self.tasks.at(key.index());
         if task.state == TaskState::Pending {
-            let (service, priority) = (task.service, task.priority);
-            let service = self.services.at_mut(service);
-            service.waiting.remove(&mut self.tasks, key.index(), priority);
+            let service = self.services.at_mut(task.service);
+            service.waiting.remove(&mut self.tasks, key.index());
             if service.waiting.len() == 0
                 && let Some(timer) = service.timer.take()
             {
@@ -215,9 +213,6 @@ impl<B: Body> State<B> {
         let worker = self.workers.at_mut(index);
         worker.in_flight.remove(&mut self.tasks, key.index());
         worker.in_flight_bytes -= bytes;
-        if worker.in_flight.is_empty() {
-            worker.max_runtime = crate::time::Span(0);
-        }
         self.list(index);
     }
 
@@ -226,14 +221,13 @@ impl<B: Body> State<B> {
     pub(crate) fn occupy(&mut self, key: TaskKey, index: u32) {
         self.unlist(index);
         let task = self.tasks.at_mut(key.index());
-        let (bytes, max_runtime) = (task.payload_bytes, task.max_runtime);
+        let bytes = task.payload_bytes;
         task.state = TaskState::InFlight;
         task.occupies = true;
         task.worker = self.workers.key_at(index);
         let worker = self.workers.at_mut(index);
         worker.in_flight.push_back(&mut self.tasks, key.index());
         worker.in_flight_bytes += bytes;
-        worker.max_runtime = worker.max_runtime.max(max_runtime);
         self.list(index);
     }
 

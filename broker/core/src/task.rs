@@ -76,6 +76,10 @@ pub(crate) struct Task<B> {
     pub(crate) request_id: RequestId,
     pub(crate) submission: Submission,
     pub(crate) service: ServiceKey,
+    /// How many tasks had come in with it.
+    pub(crate) age: u64,
+    /// It waits, and was with a worker before.
+    pub(crate) has_returned: bool,
     pub(crate) priority: Priority,
     pub(crate) is_at_most_once: bool,
     pub(crate) is_cancelled: bool,

@@ -9,7 +9,7 @@ use pinmesh_protocol::limits::WORKERS_MAX;
 use crate::event::Conn;
 use crate::list::{Linked, Links, List};
 use crate::slab::{GroupKey, ServiceKey, TimerKey};
-use crate::time::{Span, Time};
+use crate::time::Time;
 
 /// Which process of which host: host, slot, incarnation.
 pub(crate) type Place = (PeerId, Slot, Incarnation);
@@ -47,8 +47,6 @@ pub(crate) struct Worker {
     pub(crate) in_flight_bytes: u64,
     /// Attempts of an earlier epoch that it holds beside those.
     pub(crate) beside: u32,
-    /// The longest max runtime among what it was sent since it was last idle.
-    pub(crate) max_runtime: Span,
     /// Its batch could not be sent.
     pub(crate) is_full: bool,
     /// It gave a task back: fed no more before this.
@@ -92,7 +90,6 @@ impl Worker {
             in_flight: List::EMPTY,
             in_flight_bytes: 0,
             beside: 0,
-            max_runtime: Span(0),
             is_full: false,
             parked_until: None,
             has_lease: false,

@@ -36,6 +36,26 @@ fn tasks_of_one_priority_go_in_the_order_in_which_they_came() {
 }
 
 #[test]
+fn tasks_that_come_back_stand_where_they_stood_by_age() {
+    let mut sim = Sim::new();
+    let client = sim.client(1);
+    sim.greet(2, 2, narrow(2));
+    sim.greet(3, 3, narrow(2));
+    let sent: Vec<TaskSent> =
+        (1..=4).flat_map(|request| tasks(&sim.submit(client, request))).collect();
+    assert_eq!(sent.len(), 4);
+    sim.submit(client, 5);
+    // The older ones come back first, each worker's in the order in which it got them.
+    for worker in [2, 3] {
+        for task in sent.iter().filter(|task| task.to == Conn(worker)) {
+            sim.give_back(task);
+        }
+    }
+    let again = tasks(&sim.greet(9, 9, Greeting::default()));
+    assert_eq!(requests(&again), [1, 2, 3, 4, 5]);
+}
+
+#[test]
 fn a_task_goes_to_the_worker_with_the_fewest_in_flight() {
     let mut sim = Sim::new();
     let client = sim.client(1);

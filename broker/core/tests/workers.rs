@@ -40,6 +40,31 @@ fn a_busy_worker_without_a_supervisor_may_be_silent_for_its_max_runtime_and_the_
 }
 
 #[test]
+fn a_silent_worker_is_judged_by_what_it_holds_and_not_by_what_it_held() {
+    let mut sim = Sim::new();
+    let client = sim.client(1);
+    let worker = sim.worker(2, &["work"]);
+    let long = tasks(&sim.submit(client, 1))[0];
+    sim.ask(client, short(2));
+    sim.done(&long);
+    sim.silence(worker);
+    sim.pass(Span::from_secs(29));
+    assert_eq!((sim.broker.ledger().requeued, sim.broker.counts().workers), (1, 0));
+}
+
+#[test]
+fn a_peer_that_is_full_is_not_heard_by_that() {
+    let mut sim = Sim::new();
+    let worker = sim.worker(2, &["work"]);
+    sim.silence(worker);
+    sim.pass(Span::from_secs(2));
+    sim.event(Event::Full(worker));
+    sim.event(Event::Sendable(worker));
+    let effects = sim.pass(Span(SECOND.0 + SLACK.0));
+    assert!(effects.contains(&Effect::Close(worker)));
+}
+
+#[test]
 fn the_task_that_a_silent_worker_was_sent_first_is_charged() {
     let mut sim = Sim::new();
     let client = sim.client(1);
