@@ -33,7 +33,7 @@ pub trait Body {
 }
 
 /// SUBMIT with its options decoded and its payload owned.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SubmitEvent<'a, B> {
     /// The client's number for it.
     pub request_id: RequestId,
@@ -52,7 +52,7 @@ pub struct SubmitEvent<'a, B> {
 }
 
 /// DONE with its payload owned.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DoneEvent<B> {
     /// The attempt.
     pub attempt: AttemptId,
@@ -67,7 +67,7 @@ pub struct DoneEvent<B> {
 }
 
 /// What happened, and to whose socket.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Event<'a, B> {
     /// HELLO on the given side.
     Hello(Conn, Side, Hello<'a>),

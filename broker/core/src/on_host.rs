@@ -126,12 +126,15 @@ impl<B: Body> State<B> {
         let host = self.hosts.at_mut(key.index());
         host.echoed_at = now;
         if host.is_listed && !host.has_lease {
+            let timer = host.timer;
+            self.timers.cancel(timer);
+            self.watch_host(key);
             self.set_lease(key, true);
             self.dispatch_all(out);
         }
     }
 
-    fn set_lease(&mut self, key: HostKey, has_lease: bool) {
+    pub(crate) fn set_lease(&mut self, key: HostKey, has_lease: bool) {
         let host = self.hosts.at_mut(key.index());
         host.has_lease = has_lease;
         let peer_id = host.peer_id;

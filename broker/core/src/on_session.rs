@@ -154,6 +154,8 @@ impl<B: Body> State<B> {
                 host.conn = Some(conn);
                 host.is_listed = false;
                 host.turn = self.turns;
+                // It may have forgotten workers: nothing for them before it has listed them.
+                self.set_lease(key, false);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Supervisors: HOST, the lease, and being gone.
 
-use pinmesh_core::{Conn, Span};
+use pinmesh_core::{Conn, CoreConfig, Span};
 use pinmesh_protocol::status::{LossKind, Role, Status};
 
 use crate::support::{
@@ -114,6 +114,29 @@ fn a_supervisor_that_returns_without_its_worker_gives_its_task_back() {
 }
 
 #[test]
+fn workers_get_nothing_between_hello_and_host_of_their_supervisor() {
+    let (mut sim, client, _, _) = busy_host();
+    sim.hello(12, Role::Supervisor, 2);
+    assert!(tasks(&sim.submit(client, 2)).is_empty(), "they may be gone");
+    assert!(tasks(&sim.heartbeat(Conn(12))).is_empty());
+    assert_eq!(tasks(&sim.host(Conn(12), &[(0, 1)])).len(), 1);
+}
+
+#[test]
+fn a_lease_that_is_renewed_late_ends_in_time_even_where_the_grace_is_longer_than_it() {
+    let config = CoreConfig { lease: Span::from_secs(1), ..CoreConfig::default() };
+    let mut sim = Sim::with(config);
+    let client = sim.client(1);
+    let supervisor = sim.supervisor(2, 2, &[(0, 1)]);
+    sim.supervised(3, 2, 0);
+    sim.silence(supervisor);
+    sim.pass(Span::from_millis(1_500));
+    sim.heartbeat(supervisor);
+    sim.pass(Span::from_millis(1_100));
+    assert!(tasks(&sim.submit(client, 1)).is_empty(), "its second lease has ended");
+}
+
+#[test]
 fn a_worker_that_host_does_not_list_but_that_speaks_was_started_since() {
     let (mut sim, _, supervisor, _) = busy_host();
     sim.host(supervisor, &[]);
@@ -127,7 +150,8 @@ fn a_worker_that_came_after_host_was_written_and_lost_its_session_is_not_taken_f
     sim.supervisor(2, 2, &[]);
     sim.hello(12, Role::Supervisor, 2);
     let worker = sim.supervised(3, 2, 0);
-    assert_eq!(tasks(&sim.submit(client, 1)).len(), 1);
+    sim.submit(client, 1);
+    assert_eq!(tasks(&sim.host(Conn(12), &[])).len(), 1);
     sim.gone(worker);
     sim.host(Conn(12), &[]);
     assert_eq!(sim.broker.ledger().requeued, 0, "its process runs the task");
