@@ -141,9 +141,14 @@ impl LinkIo {
     /// Makes room for one more command.
     fn room(&mut self) {
         if self.batch.is_full() {
-            self.flush();
+            self.turn_over();
         }
-        if self.batch.is_full() {
+    }
+
+    /// What comes next goes into another message.
+    fn turn_over(&mut self) {
+        self.flush();
+        if !self.batch.is_empty() {
             let batch = std::mem::replace(&mut self.batch, BatchWriter::new());
             self.unsent.push_back(batch);
             self.batch_since = None;
@@ -328,7 +333,11 @@ impl WorkerOutbox<End> for LinkIo {
     }
 
     fn send_end(&mut self, end: &mut End) {
-        self.room();
+        // A message arrives as a whole: the word of its long silence goes before it.
+        match end.frames.len() > 1 {
+            true => self.turn_over(),
+            false => self.room(),
+        }
         self.batch.bytes_mut().extend_from_slice(&end.head);
         if !end.frames.is_empty() {
             let frames = end.frames.iter_mut().map(|frame| {
