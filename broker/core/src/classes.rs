@@ -1,6 +1,5 @@
 //! Ten priorities: a first-in-first-out list each, and a bitmap of those that are not empty. Tasks
-//! that came back from a worker stand in order of age before those that were never sent: whatever
-//! was sent was older than all that waited in its class.
+//! that came back from a worker wait beside the lists, in order of age; the oldest of both is first.
 
 use alloc::collections::BTreeMap;
 
@@ -77,13 +76,19 @@ impl Classes {
 
     /// The oldest of a priority.
     #[inline]
-    pub(crate) fn first(&self, priority: Priority) -> Option<u32> {
-        if !self.returned.is_empty()
-            && let Some(index) = self.returned_of(priority).next()
-        {
-            return Some(index);
+    pub(crate) fn first<B>(
+        &self,
+        tasks: &Slab<TaskKey, Task<B>>,
+        priority: Priority,
+    ) -> Option<u32> {
+        let listed = self.lists[slot(priority)].first();
+        if self.returned.is_empty() {
+            return listed;
         }
-        self.lists[slot(priority)].first()
+        // Most often whatever was sent was older than all that waited on, but for a task that took
+        // over an attempt of an earlier epoch.
+        let returned = self.returned_of(priority).next();
+        returned.into_iter().chain(listed).min_by_key(|index| tasks.at(*index).age)
     }
 
     /// Every class, from priority 1 up, the oldest first in each.
@@ -95,7 +100,15 @@ impl Classes {
         priorities.map(move |priority| {
             let first = self.lists[slot(priority)].first();
             let listed = core::iter::successors(first, |index| List::after(tasks, *index));
-            self.returned_of(priority).chain(listed)
+            let mut listed = listed.peekable();
+            let mut returned = self.returned_of(priority).peekable();
+            core::iter::from_fn(move || match (returned.peek(), listed.peek()) {
+                (Some(left), Some(right)) if tasks.at(*right).age < tasks.at(*left).age => {
+                    listed.next()
+                }
+                (Some(_), _) => returned.next(),
+                (None, _) => listed.next(),
+            })
         })
     }
 

@@ -19,7 +19,9 @@ impl<B: Body> State<B> {
     pub(crate) fn dispatch_service(&mut self, service: ServiceKey, out: &mut impl Outbox<B>) {
         loop {
             let queue = self.services.at(service);
-            let Some(task) = queue.waiting.top().and_then(|top| queue.waiting.first(top)) else {
+            let Some(task) =
+                queue.waiting.top().and_then(|top| queue.waiting.first(&self.tasks, top))
+            else {
                 return;
             };
             let best = queue
@@ -50,7 +52,7 @@ impl<B: Body> State<B> {
             let waiting = &self.services.at(service).waiting;
             let Some(top) = waiting.top() else { continue };
             if best.is_none_or(|(priority, _, _)| top > priority) {
-                best = Some((top, place, waiting.first(top)?));
+                best = Some((top, place, waiting.first(&self.tasks, top)?));
             }
         }
         let (_, place, task) = best?;

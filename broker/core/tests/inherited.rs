@@ -279,3 +279,17 @@ fn a_busy_worker_may_be_silent_for_as_long_as_what_it_brought_matters() {
     sim.pass(Span(100 * SECOND.0));
     assert_eq!(results(&done(&mut sim, Conn(2), 1)), [(client, 1, Status::Ok)]);
 }
+
+#[test]
+fn what_was_taken_over_and_comes_back_stands_behind_what_is_older() {
+    let mut sim = Sim::new();
+    let client = sim.client(1);
+    sim.ask(client, again(1));
+    sim.ask(client, again(2));
+    let narrow = Greeting { window_tasks: 1, ..listing(&[2]) };
+    assert!(tasks(&sim.greet(2, 2, narrow)).is_empty(), "its window is full");
+    sim.goodbye(Conn(2));
+    let sent = tasks(&sim.greet(3, 3, Greeting::default()));
+    let requests: Vec<_> = sent.iter().map(|task| task.head.request_id.0).collect();
+    assert_eq!(requests, [1, 2]);
+}
