@@ -277,11 +277,8 @@ impl Run<'_> {
             }
         }
         if fault.status == NO_SERVICE && self.tally.done == 0 {
-            return Err(Failure::task(format!(
-                "stopped: {}, and nothing has been done; {}",
-                fault.message,
-                self.remedy()
-            )));
+            let message = format!("stopped with nothing done: {}", fault.message);
+            return Err(Failure::task(message));
         }
         match self.args.max_errors {
             Some(max) if self.tally.failed > max => Err(Failure::task(format!(
