@@ -14,7 +14,7 @@ step_test() {
     cargo build --workspace --bins --examples --locked
     cargo test --workspace --all-features --locked --no-fail-fast
 }
-# Some 40 s of CPU time: every fault and every rare branch must occur, and no promise may be broken.
+# Some 20 s of CPU time: every fault and every rare branch must occur, and no promise may be broken.
 step_sim() { cargo run -p pinmesh-sim --locked -- --seeds 500 --steps 20000; }
 step_vectors() { target/venv/bin/python mesh/protocol/vectors/check.py; }
 step_purity() { scripts/purity.sh; }
