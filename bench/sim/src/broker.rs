@@ -12,6 +12,7 @@ use crate::checker::Checker;
 use crate::clock::{US, Wake};
 use crate::counters::Count;
 use crate::net::Arrival;
+use crate::oracle::Oracle;
 use crate::random::mix;
 use crate::record::{Body, Effect, Recorder};
 use crate::shell::{Notice, Shell};
@@ -25,6 +26,8 @@ const BAD_OPTIONS: &str = "options: not a map of the options that this broker kn
 pub struct Life {
     /// The machine.
     pub core: Broker<Body>,
+    /// What it must do.
+    oracle: Oracle,
     shell: Shell,
     /// Compared for equality only.
     pub epoch: Epoch,
@@ -83,6 +86,7 @@ impl BrokerSim {
         let config = CoreConfig { epoch, ..self.config.clone() };
         checker.on_broker_start(self.index, epoch, &config);
         self.life = Some(Life {
+            oracle: Oracle::new(&config),
             core: Broker::new(config),
             shell: Shell::default(),
             epoch,
@@ -130,7 +134,10 @@ impl BrokerSim {
         life.effects.clear();
         let before = checker.before_core(&life.core, &event);
         let mut recorder = Recorder { effects: &mut life.effects, next: &mut life.shell };
-        life.core.handle(now, event, &mut recorder);
+        life.core.handle(now, event.clone(), &mut recorder);
+        if let Err(text) = life.oracle.follow(now, &event, &life.effects, &life.core) {
+            checker.fail(format!("epoch {}: {text}", life.epoch));
+        }
         let machine = (&life.core, &life.shell);
         checker.after_core(world, (life.epoch, now.0), &before, machine, &life.effects);
         if world.is_told() {

@@ -25,6 +25,7 @@ pub mod faults;
 pub mod fleet;
 pub mod host;
 pub mod net;
+pub mod oracle;
 pub mod page;
 pub mod random;
 pub mod record;

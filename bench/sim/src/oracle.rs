@@ -1,0 +1,259 @@
+//! A reference broker, written from PROTOCOL.md and the design and not from the core, that is told
+//! the same events at the same times. It is naive: ordered maps, searched through each time, no
+//! keys, no lists, no timers. After each event it must have caused the same effects, and hold the
+//! same tasks in the same states, with the same sums, as the real machine.
+//!
+//! Where a broker has a choice (which worker, which of the tasks, when to feed) the reference knows
+//! what is allowed, reads the choice from the real outbox, and follows it:
+//!
+//! - A worker is sent a task only if it serves the service, has said the last part of READY, its
+//!   host's lease stands, it is not full or parked, and the task fits its window; and no other
+//!   worker of its group that could take the task has fewer in flight.
+//! - The task is of the most urgent class that waits for any service of that worker, and the oldest
+//!   of its service there. It is not past its deadline.
+//! - After each event no task waits while a worker could take it. Excused is a worker that holds
+//!   something and was passed over because what was next did not fit its bytes: it is offered more
+//!   once something changes about it.
+//!
+//! What time does it does at `Tick`, because a broker that was held up reads before it judges; its
+//! timers have a grain and may be late by that much, never early. Several that are due in the same
+//! tick have no order: the real effects say which came first.
+//!
+//! Numbers of tasks are opaque: they are learnt when they are first seen.
+
+mod allowed;
+mod book;
+mod clients;
+mod compare;
+mod effects;
+mod hosts;
+mod inherited;
+mod sessions;
+mod tasks;
+mod time;
+mod workers;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use pinmesh_core::{Broker, Conn, CoreConfig, Counts, Event, Ledger, ResultHead, Time};
+use pinmesh_protocol::command::StageTimes;
+use pinmesh_protocol::id::{AttemptId, PeerId, RequestId, TaskId};
+
+use crate::record::{Body, Effect, Sent};
+use book::{Age, Client, Host, Session, Task, Worker, WorkerNo};
+use inherited::Inherited;
+
+/// Characters of an event in the report of a difference.
+const EVENT_CHARS: usize = 700;
+
+/// An effect that must be among the real ones, wherever it stands there.
+#[derive(Clone, Debug)]
+enum Expected {
+    Sent(Conn, Sent),
+    Accepted(Conn, RequestId, Age),
+    Close(Conn),
+    Stages(StageTimes),
+}
+
+/// A part of an event that is yet to be followed: a broker may send tasks between two of them.
+#[derive(Clone, Copy, Debug)]
+enum Piece {
+    /// RECALLED names it, said by this session.
+    Recalled(Conn, AttemptId),
+    /// HOST gives its host a lease.
+    Lease(PeerId),
+    /// This worker is gone, and nobody can say what it had started.
+    Gone(WorkerNo),
+}
+
+/// The reference for one life of a broker.
+#[derive(Debug)]
+pub struct Oracle {
+    config: CoreConfig,
+    now: u64,
+    /// Number of the event that is being followed.
+    event: u64,
+    is_tick: bool,
+    is_draining: bool,
+    sessions: BTreeMap<Conn, Session>,
+    clients: BTreeMap<PeerId, Client>,
+    workers: BTreeMap<WorkerNo, Worker>,
+    hosts: BTreeMap<PeerId, Host>,
+    tasks: BTreeMap<Age, Task>,
+    ids: BTreeMap<TaskId, Age>,
+    inherited: BTreeMap<AttemptId, Inherited>,
+    /// Attempts that were listed by READY so far.
+    listings: u64,
+    /// Since when nobody has served a service that was once served.
+    unserved_since: BTreeMap<String, u64>,
+    ledger: Ledger,
+    /// What the real broker held after the event before.
+    counts: Counts,
+    workers_seen: WorkerNo,
+    pieces: VecDeque<Piece>,
+    expected: Vec<Expected>,
+    /// RESULTs that no task stands behind.
+    answers: Vec<(Conn, ResultHead)>,
+    /// Effects that nothing has explained yet.
+    unexplained: Vec<Effect>,
+    /// Tasks that ended in this event while more than one thing could have ended them, and of which
+    /// nothing can be seen any more.
+    ambiguous: u64,
+    failure: Option<String>,
+}
+
+impl Oracle {
+    /// The reference for a broker that starts with this configuration.
+    pub fn new(config: &CoreConfig) -> Self {
+        Self {
+            config: config.clone(),
+            now: 0,
+            event: 0,
+            is_tick: false,
+            is_draining: false,
+            sessions: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            inherited: BTreeMap::new(),
+            listings: 0,
+            unserved_since: BTreeMap::new(),
+            ledger: Ledger::default(),
+            counts: Counts::default(),
+            workers_seen: 0,
+            pieces: VecDeque::new(),
+            expected: Vec::new(),
+            answers: Vec::new(),
+            unexplained: Vec::new(),
+            ambiguous: 0,
+            failure: None,
+        }
+    }
+
+    /// Follows one event that the real broker has handled with these effects.
+    ///
+    /// # Errors
+    /// The first difference: the event, what the broker did, and what is allowed.
+    pub fn follow(
+        &mut self,
+        now: Time,
+        event: &Event<'_, Body>,
+        effects: &[Effect],
+        core: &Broker<Body>,
+    ) -> Result<(), String> {
+        self.now = self.now.max(now.0);
+        self.event += 1;
+        self.is_tick = matches!(event, Event::Tick);
+        self.ambiguous = 0;
+        self.take(event, effects);
+        self.learn(core);
+        for effect in effects {
+            self.explain(effect);
+        }
+        self.settle(core);
+        self.compare(event, core);
+        self.counts = core.counts();
+        match self.failure.take() {
+            None => Ok(()),
+            Some(failure) => {
+                let event: String = format!("{event:?}").chars().take(EVENT_CHARS).collect();
+                Err(format!(
+                    "oracle: {failure}\n  event {} at {}: {event}\n  the broker: {effects:?}",
+                    self.event, self.now
+                ))
+            }
+        }
+    }
+
+    /// Notes a difference; the first one counts.
+    fn fail(&mut self, text: impl Into<String>) {
+        if self.failure.is_none() {
+            self.failure = Some(text.into());
+        }
+    }
+
+    /// What the event does whatever the broker chooses.
+    fn take(&mut self, event: &Event<'_, Body>, effects: &[Effect]) {
+        match event {
+            Event::Tick => return,
+            Event::Drain => {
+                self.is_draining = true;
+                return;
+            }
+            Event::Hello(conn, side, hello) => return self.on_hello(*conn, *side, hello),
+            Event::Gone(conn) => {
+                self.end_session(*conn);
+                return self.expect(Expected::Close(*conn));
+            }
+            Event::Malformed(conn, code, _) => return self.refuse_session(*conn, *code),
+            _ => {}
+        }
+        let Some(conn) = conn_of(event) else { return };
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(&conn) else {
+            return self.on_stranger(conn, event);
+        };
+        if !matches!(event, Event::Full(_) | Event::Sendable(_)) {
+            session.heard_at = session.heard_at.max(now);
+        }
+        match event {
+            Event::Goodbye(_) => self.on_goodbye(conn),
+            Event::Heartbeat(_, heartbeat) => self.on_heartbeat(conn, *heartbeat),
+            Event::Ack(_, count) => self.on_ack(conn, *count),
+            Event::Service(_, alias) => self.on_service(conn, alias),
+            Event::Window(_, window) => self.on_window(conn, *window),
+            Event::Submit(_, submit) => self.on_submit(conn, submit, effects),
+            Event::Cancel(_, cancel) => self.on_cancel(conn, *cancel),
+            Event::Fetch(_, _) => self.on_fetch(conn),
+            Event::Ready(_, ready) => self.on_ready(conn, ready),
+            Event::Done(_, done) => self.on_done(conn, done),
+            Event::Return(_, attempt) => self.on_return(conn, *attempt),
+            Event::Host(_, host) => self.on_host(conn, host),
+            Event::Lost(_, lost) => self.on_lost(conn, lost),
+            Event::Recalled(_, recalled) => self.on_recalled(conn, recalled),
+            Event::Full(_) => self.on_full(conn, true),
+            Event::Sendable(_) => self.on_full(conn, false),
+            Event::Ignored(_) => self.ledger.unsupported += 1,
+            Event::BatchEnd(_)
+            | Event::Hello(..)
+            | Event::Tick
+            | Event::Drain
+            | Event::Gone(_)
+            | Event::Malformed(..) => {}
+        }
+    }
+
+    fn expect(&mut self, expected: Expected) {
+        self.expected.push(expected);
+    }
+}
+
+/// Whose event it is, if it is somebody's.
+const fn conn_of(event: &Event<'_, Body>) -> Option<Conn> {
+    match event {
+        Event::Hello(conn, ..)
+        | Event::Goodbye(conn)
+        | Event::Heartbeat(conn, _)
+        | Event::Ack(conn, _)
+        | Event::Service(conn, _)
+        | Event::Window(conn, _)
+        | Event::Submit(conn, _)
+        | Event::Cancel(conn, _)
+        | Event::Fetch(conn, _)
+        | Event::Ready(conn, _)
+        | Event::Done(conn, _)
+        | Event::Return(conn, _)
+        | Event::Host(conn, _)
+        | Event::Lost(conn, _)
+        | Event::Recalled(conn, _)
+        | Event::Malformed(conn, ..)
+        | Event::Ignored(conn)
+        | Event::BatchEnd(conn)
+        | Event::Full(conn)
+        | Event::Sendable(conn)
+        | Event::Gone(conn) => Some(*conn),
+        Event::Tick | Event::Drain => None,
+    }
+}

@@ -1,0 +1,206 @@
+//! What the reference broker knows: everything by name, in ordered maps, nothing twice.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use pinmesh_core::Conn;
+use pinmesh_protocol::command::StageTimes;
+use pinmesh_protocol::id::{
+    AttemptId, Dispatch, Incarnation, PeerId, Priority, RequestId, Slot, Submission, TaskId,
+};
+use pinmesh_protocol::status::Status;
+
+use crate::record::Said;
+
+/// A task, by the order in which tasks came in.
+pub(super) type Age = u64;
+/// A worker, from its HELLO until the broker has forgotten it.
+pub(super) type WorkerNo = u64;
+
+/// Who a session belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Who {
+    Client(PeerId),
+    Worker(WorkerNo),
+    Host(PeerId),
+}
+
+/// One socket, from HELLO to the end of its session.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub(super) who: Who,
+    /// The last word from it, or the end of a silence that it announced.
+    pub(super) heard_at: u64,
+    /// Since when its peer may be silent for as long as now.
+    pub(super) limit_since: u64,
+    pub(super) limit: Option<u64>,
+    /// Ends taken from it, and of those acknowledged.
+    pub(super) taken: u64,
+    pub(super) acknowledged: u64,
+    /// Bytes of the tasks of those that are not.
+    pub(super) unacknowledged_bytes: u64,
+    pub(super) aliases: BTreeMap<u32, String>,
+}
+
+/// A client's process.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Client {
+    pub(super) conn: Option<Conn>,
+    pub(super) is_full: bool,
+    /// When it is dropped, while it has no session.
+    pub(super) drop_at: Option<u64>,
+    pub(super) requests: BTreeMap<RequestId, Age>,
+    /// RESULTs of this session that are not acknowledged; `None`: no task stands behind it.
+    pub(super) results: VecDeque<Option<Age>>,
+    pub(super) acknowledged: u64,
+}
+
+/// What keeps a worker from being sent tasks, or nothing does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Presence {
+    /// Before the last part of READY.
+    Greeting,
+    Serving,
+    /// No session.
+    Away,
+    /// Its process is gone.
+    Dead,
+}
+
+/// A worker's process.
+#[derive(Clone, Debug)]
+pub(super) struct Worker {
+    pub(super) peer_id: PeerId,
+    pub(super) conn: Option<Conn>,
+    pub(super) presence: Presence,
+    /// When it is given up while it has no session, unless its supervisor speaks for it.
+    pub(super) away_until: u64,
+    pub(super) host: Option<PeerId>,
+    pub(super) slot: Slot,
+    pub(super) incarnation: Incarnation,
+    pub(super) services: Vec<String>,
+    /// READY has begun and its process is not gone: its services are served.
+    pub(super) is_placed: bool,
+    pub(super) own_window: (u32, u64),
+    /// What it holds, in the order in which it got it.
+    pub(super) holds: Vec<Age>,
+    /// How many of an earlier life of the broker it held beside those when that changed last.
+    pub(super) beside: u64,
+    pub(super) is_full: bool,
+    /// It gave something back: nothing for it until then.
+    pub(super) parked_until: Option<u64>,
+    /// A task that was next did not fit its bytes since anything changed about it.
+    pub(super) is_passed_over: bool,
+    pub(super) next_part: u32,
+    /// The event in which it said READY.
+    pub(super) ready_at: u64,
+}
+
+/// A supervisor's process, which stands for its host.
+#[derive(Clone, Debug)]
+pub(super) struct Host {
+    pub(super) conn: Option<Conn>,
+    pub(super) echoed_at: u64,
+    pub(super) has_lease: bool,
+    /// It has said HOST in this session.
+    pub(super) is_listed: bool,
+    /// The event in which it said HELLO.
+    pub(super) hello_at: u64,
+    /// The latest incarnation of each slot that is gone.
+    pub(super) gone: BTreeMap<Slot, Incarnation>,
+}
+
+/// Where a task stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    Pending,
+    InFlight,
+    /// Its worker is gone after it had started; its end is waited for until then.
+    Awaiting(u64),
+    Ended,
+}
+
+/// How a task ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct End {
+    pub(super) status: Status,
+    pub(super) stages: Option<StageTimes>,
+    /// `None`: in the mesh's words.
+    pub(super) said: Option<Said>,
+}
+
+/// A task from its acceptance until nobody needs it any more.
+#[derive(Clone, Debug)]
+pub(super) struct Task {
+    /// Who waits for it.
+    pub(super) client: Option<PeerId>,
+    pub(super) request: RequestId,
+    pub(super) submission: Submission,
+    pub(super) service: String,
+    pub(super) priority: Priority,
+    pub(super) is_at_most_once: bool,
+    pub(super) is_cancelled: bool,
+    pub(super) state: State,
+    /// Whom it keeps busy.
+    pub(super) holder: Option<WorkerNo>,
+    /// Sendings so far, the name of the latest one towards its worker, and who got it.
+    pub(super) dispatch: Dispatch,
+    pub(super) attempt: AttemptId,
+    pub(super) sent_to: Option<WorkerNo>,
+    pub(super) is_listed: bool,
+    pub(super) tries: u32,
+    pub(super) crashes_max: u32,
+    pub(super) received_at: u64,
+    pub(super) sent_at: u64,
+    pub(super) deadline: Option<u64>,
+    pub(super) max_runtime: u64,
+    pub(super) bytes: u64,
+    pub(super) end: Option<End>,
+    /// Its client was told of the end in this session.
+    pub(super) is_told: bool,
+    /// The broker's number for it, once that is known.
+    pub(super) id: Option<TaskId>,
+}
+
+impl Worker {
+    /// A process that has just said HELLO.
+    pub(super) const fn new(peer_id: PeerId, conn: Conn) -> Self {
+        Self {
+            peer_id,
+            conn: Some(conn),
+            presence: Presence::Greeting,
+            away_until: 0,
+            host: None,
+            slot: Slot(0),
+            incarnation: Incarnation(0),
+            services: Vec::new(),
+            is_placed: false,
+            own_window: (0, 0),
+            holds: Vec::new(),
+            beside: 0,
+            is_full: false,
+            parked_until: None,
+            is_passed_over: false,
+            next_part: 0,
+            ready_at: 0,
+        }
+    }
+
+    /// The services without order or repetition: workers with the same are a group.
+    pub(super) fn group(&self) -> Vec<&str> {
+        let mut services: Vec<_> = self.services.iter().map(String::as_str).collect();
+        services.sort_unstable();
+        services.dedup();
+        services
+    }
+}
+
+impl Task {
+    /// "An attempt is open until its end is taken or the next dispatch."
+    pub(super) const fn is_open(&self) -> bool {
+        match self.state {
+            State::Pending => self.dispatch.0 > 0,
+            State::InFlight | State::Awaiting(_) => true,
+            State::Ended => false,
+        }
+    }
+}

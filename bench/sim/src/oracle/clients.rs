@@ -1,0 +1,273 @@
+//! What clients do: SUBMIT, CANCEL, FETCH, ACK; and being gone for good.
+
+use pinmesh_core::{Body as _, Conn, ResultHead, SubmitEvent};
+use pinmesh_protocol::command::{CancelAttempt, CancelRequest, ServiceRef};
+use pinmesh_protocol::id::{AttemptId, Dispatch, PeerId, TaskId};
+use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
+use pinmesh_protocol::status::{FetchState, RefusedCode, Status};
+
+use super::book::{Age, State, Task, Who};
+use super::{Expected, Oracle};
+use crate::record::{Body, Effect, Sent};
+
+/// What the budget counts for a task beside its payload, bytes.
+pub(super) const TASK_BYTES: u64 = 512;
+
+impl Oracle {
+    /// The client of a session; a session of anybody else is refused.
+    fn client_of(&mut self, conn: Conn) -> Option<PeerId> {
+        match self.sessions.get(&conn)?.who {
+            Who::Client(id) => Some(id),
+            Who::Worker(_) | Who::Host(_) => {
+                self.refuse_session(conn, RefusedCode::NotAllowed);
+                None
+            }
+        }
+    }
+
+    pub(super) fn on_submit(
+        &mut self,
+        conn: Conn,
+        submit: &SubmitEvent<'_, Body>,
+        effects: &[Effect],
+    ) {
+        let Some(id) = self.client_of(conn) else { return };
+        self.ledger.submitted += 1;
+        let known = self.clients[&id].requests.get(&submit.request_id).copied();
+        if known.is_some_and(|age| self.is_known(conn, id, age, submit)) {
+            return;
+        }
+        let service = match submit.service {
+            ServiceRef::Alias(alias) => self.sessions[&conn].aliases.get(&alias).cloned(),
+            ServiceRef::Name(name) => Some(name.to_owned()),
+        };
+        let Some(service) = service else {
+            self.ledger.refused += 1;
+            return self.refuse_session(conn, RefusedCode::Malformed);
+        };
+        // "Without ACKs everything is BUSY in the end, and then REFUSED with `window`": when is the
+        // broker's choice, as long as it does not refuse who is inside the window.
+        let refusal = Sent::Refused(RefusedCode::Window);
+        let is_refused = effects.iter().any(|effect| match effect {
+            Effect::Send { to, command } => *to == conn && *command == refusal,
+            _ => false,
+        });
+        let unacknowledged = self.clients[&id].results.len() as u64;
+        if is_refused && unacknowledged > u64::from(self.config.client_window_tasks) {
+            self.ledger.refused += 1;
+            return self.refuse_session(conn, RefusedCode::Window);
+        }
+        match self.objection_to(id, &service, submit) {
+            Some(status) => self.reject(conn, submit, status),
+            None => self.accept(conn, id, service, submit),
+        }
+    }
+
+    /// A request that is held: nothing runs twice for it. `false`: it is a new task all the same.
+    fn is_known(
+        &mut self,
+        conn: Conn,
+        id: PeerId,
+        age: Age,
+        submit: &SubmitEvent<'_, Body>,
+    ) -> bool {
+        let Some(task) = self.tasks.get_mut(&age) else { return false };
+        if submit.submission < task.submission {
+            self.ledger.stale += 1;
+            return true;
+        }
+        if submit.submission == task.submission {
+            self.ledger.ignored += 1;
+        } else {
+            // These count for the submission that they name only, so the client will not take them.
+            let ends = [Status::Cancelled, Status::NoService, Status::Lost];
+            if task.end.as_ref().is_some_and(|end| ends.contains(&end.status)) {
+                if let Some(client) = self.clients.get_mut(&id) {
+                    client.requests.remove(&submit.request_id);
+                }
+                return false;
+            }
+            task.submission = submit.submission;
+            self.ledger.joined += 1;
+        }
+        if submit.options.as_ref().is_ok_and(|options| options.accepted) {
+            self.expect(Expected::Accepted(conn, submit.request_id, age));
+        }
+        true
+    }
+
+    /// What is refused for ever comes before what may be tried again.
+    fn objection_to(
+        &self,
+        id: PeerId,
+        service: &str,
+        submit: &SubmitEvent<'_, Body>,
+    ) -> Option<Status> {
+        let bytes = submit.body.payload_bytes();
+        let is_named = matches!(submit.service, ServiceRef::Name(_));
+        let has_bad_name = service.is_empty() || service.len() > SERVICE_BYTES_MAX;
+        let room = self.config.services_max - self.config.services_max / 4;
+        if is_named && (has_bad_name || !self.has_room_for(service, room))
+            || submit.options.is_err()
+            || bytes > self.config.payload_bytes_max
+        {
+            return Some(Status::Refused);
+        }
+        let unfinished = self.tasks.values().filter(|task| task.client == Some(id));
+        let (tasks, held) =
+            unfinished.fold((0, 0), |(tasks, held), task| (tasks + 1, held + task.bytes));
+        let is_past_window = tasks >= self.config.client_window_tasks
+            || tasks > 0 && held + bytes > self.config.client_window_bytes;
+        let is_past_budget = self.counts.bytes + bytes + TASK_BYTES > self.config.memory_bytes_max;
+        (self.is_draining || is_past_window || is_past_budget).then_some(Status::Busy)
+    }
+
+    fn reject(&mut self, conn: Conn, submit: &SubmitEvent<'_, Body>, status: Status) {
+        let is_busy = status == Status::Busy;
+        *(if is_busy { &mut self.ledger.busy } else { &mut self.ledger.refused }) += 1;
+        let head = ResultHead {
+            request_id: submit.request_id,
+            submission: submit.submission,
+            status,
+            tries: 0,
+            stages: None,
+            retry_after_ns: is_busy.then_some(self.config.retry_after.0),
+        };
+        self.answers.push((conn, head));
+    }
+
+    fn accept(&mut self, conn: Conn, id: PeerId, service: String, submit: &SubmitEvent<'_, Body>) {
+        self.ledger.accepted += 1;
+        self.ledger.held += 1;
+        let age = self.ledger.accepted;
+        let options = submit.options.clone().unwrap_or_default();
+        let tries_max = options.tries_max.unwrap_or(u32::MAX);
+        let task = Task {
+            client: Some(id),
+            request: submit.request_id,
+            submission: submit.submission,
+            service,
+            priority: submit.priority,
+            is_at_most_once: options.at_most_once,
+            is_cancelled: false,
+            state: State::Pending,
+            holder: None,
+            dispatch: Dispatch(0),
+            attempt: AttemptId::default(),
+            sent_to: None,
+            is_listed: false,
+            tries: 0,
+            crashes_max: self.config.crashes_max.min(tries_max).max(1),
+            received_at: self.now,
+            sent_at: self.now,
+            deadline: submit.deadline_ns.map(|left| self.now.saturating_add(left)),
+            max_runtime: options.max_runtime_ns.unwrap_or(self.config.max_runtime.0),
+            bytes: submit.body.payload_bytes(),
+            end: None,
+            is_told: false,
+            id: None,
+        };
+        self.tasks.insert(age, task);
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.requests.insert(submit.request_id, age);
+        }
+        if options.accepted {
+            self.expect(Expected::Accepted(conn, submit.request_id, age));
+        }
+        self.claim(age, id);
+    }
+
+    pub(super) fn on_cancel(&mut self, conn: Conn, cancel: CancelRequest) {
+        let Some(id) = self.client_of(conn) else { return };
+        let Some(age) = self.clients[&id].requests.get(&cancel.request_id).copied() else { return };
+        let Some(task) = self.tasks.get_mut(&age) else { return };
+        if cancel.submission < task.submission {
+            return;
+        }
+        match task.state {
+            State::Pending => self.end(age, Status::Cancelled),
+            State::InFlight => {
+                task.is_cancelled = true;
+                self.ask_to_stop(age);
+            }
+            State::Awaiting(_) | State::Ended => {}
+        }
+    }
+
+    /// CANCEL, not hard: to the supervisor, or to the worker where there is none.
+    pub(super) fn ask_to_stop(&mut self, age: Age) {
+        let Some(task) = self.tasks.get(&age) else { return };
+        let (attempt, number) = (task.attempt, task.sent_to);
+        if let Some(number) = number {
+            self.expect_cancel(number, attempt, false);
+        }
+    }
+
+    pub(super) fn expect_cancel(&mut self, number: u64, attempt: AttemptId, is_hard: bool) {
+        let Some(worker) = self.workers.get(&number) else { return };
+        let to = match worker.host {
+            None => worker.conn,
+            Some(host) => self.hosts.get(&host).and_then(|host| host.conn),
+        };
+        let cancel = CancelAttempt { slot: worker.slot, attempt, is_hard };
+        if let Some(to) = to {
+            self.expect(Expected::Sent(to, Sent::Cancel(cancel)));
+        }
+    }
+
+    pub(super) fn on_fetch(&mut self, conn: Conn) {
+        if self.client_of(conn).is_some() {
+            self.expect(Expected::Sent(conn, Sent::Fetched(FetchState::Unknown)));
+        }
+    }
+
+    /// "I have taken the first n": of more than were sent, all.
+    pub(super) fn on_results_taken(&mut self, id: PeerId, count: u64) {
+        loop {
+            let Some(client) = self.clients.get_mut(&id) else { return };
+            if client.acknowledged >= count {
+                return;
+            }
+            let Some(result) = client.results.pop_front() else { return };
+            client.acknowledged += 1;
+            let Some(age) = result else { continue };
+            let Some(task) = self.tasks.get_mut(&age) else { continue };
+            task.client = None;
+            let request = task.request;
+            if client.requests.get(&request) == Some(&age) {
+                client.requests.remove(&request);
+            }
+            self.forget_if_over(age);
+        }
+    }
+
+    /// The client is gone for good: what waits is cancelled, what runs runs out, what has ended is
+    /// dropped.
+    pub(super) fn drop_client(&mut self, id: PeerId) {
+        let is_its = |task: &Task| task.client == Some(id);
+        let ages: Vec<Age> =
+            self.tasks.iter().filter(|(_, task)| is_its(task)).map(|(age, _)| *age).collect();
+        for age in ages {
+            if self.tasks[&age].state == State::Pending {
+                self.ambiguous += u64::from(self.is_past_deadline(age));
+                self.end(age, Status::Cancelled);
+            }
+            if let Some(task) = self.tasks.get_mut(&age) {
+                task.client = None;
+            }
+            self.forget_if_over(age);
+        }
+        self.clients.remove(&id);
+    }
+
+    /// The number of a task that has just come in.
+    pub(super) fn learn_id(&mut self, age: Age, id: TaskId) {
+        if let Some(task) = self.tasks.get_mut(&age) {
+            task.id = Some(id);
+            if task.attempt == AttemptId::default() {
+                task.attempt = AttemptId { epoch: self.config.epoch, task: id, ..task.attempt };
+            }
+            self.ids.insert(id, age);
+        }
+    }
+}
