@@ -40,6 +40,9 @@ PROFILE = {
     "CARGO_PROFILE_DEV_DEBUG": "0",
     "CARGO_PROFILE_DEV_BUILD_OVERRIDE_OPT_LEVEL": "0",
     "CARGO_TERM_COLOR": "never",
+    # A property that fails is caught; to make the case small, or to tell where from, would only take time.
+    "PROPTEST_MAX_SHRINK_ITERS": "0",
+    "RUST_BACKTRACE": "0",
 }
 
 

@@ -4,6 +4,7 @@
 mod support;
 
 mod abuse;
+mod bounds;
 mod cancels;
 mod hostile;
 mod hosts;
