@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod binaries;
+pub mod chaos;
 mod keys;
 mod ledger;
 mod load;
@@ -17,6 +18,7 @@ mod observe;
 #[allow(unsafe_code)]
 mod process;
 mod raw;
+pub mod record;
 
 use std::time::{Duration, Instant};
 

@@ -71,8 +71,39 @@ impl Network {
     /// There is no such host.
     #[track_caller]
     pub fn hub_address(&self, host: &str) -> String {
+        format!("10.213.{}.1", self.number(host))
+    }
+
+    /// Pulls the cable of a host, or plugs it in again.
+    ///
+    /// # Panics
+    /// There is no such host.
+    #[track_caller]
+    pub fn set_cable(&self, host: &str, is_plugged: bool) {
+        let state = if is_plugged { "up" } else { "down" };
+        let (hub, cable) = (&self.hosts[0].1, format!("cable{}", self.number(host)));
+        ip(&["-n", hub, "link", "set", &cable, state]);
+    }
+
+    /// Slows the cable of a host down to this rate, each direction for itself: `8mbit`.
+    ///
+    /// # Panics
+    /// There is no such host, or `tc` refuses.
+    #[track_caller]
+    pub fn slow_cable(&self, host: &str, rate: &str) {
+        let number = self.number(host);
+        let near = (self.hosts[0].1.as_str(), format!("cable{number}"));
+        for (name, cable) in [near, (self.hosts[number].1.as_str(), "cable".to_owned())] {
+            let queue = ["tbf", "rate", rate, "burst", "32kb", "latency", "400ms"];
+            let mut command = Command::new("tc");
+            command.args(["-n", name, "qdisc", "add", "dev", &cable, "root"]).args(queue);
+            succeed(command, "iproute2");
+        }
+    }
+
+    fn number(&self, host: &str) -> usize {
         let number = self.hosts.iter().position(|(known, _)| known == host);
-        format!("10.213.{}.1", number.expect("a host of this network"))
+        number.expect("a host of this network")
     }
 
     /// One of our programs, to be started on a host.
@@ -106,15 +137,23 @@ impl Drop for Network {
 
 #[track_caller]
 fn ip(arguments: &[&str]) {
-    let output = Command::new("ip").args(arguments).output();
-    let output = output.unwrap_or_else(|error| {
-        panic!("ip: {error}; install it: apt-get install -y iproute2 (scripts/test.sh does)")
+    let mut command = Command::new("ip");
+    command.args(arguments);
+    succeed(command, "iproute2");
+}
+
+/// Runs a command of the system to its end.
+#[track_caller]
+fn succeed(mut command: Command, package: &str) {
+    let output = command.output().unwrap_or_else(|error| {
+        panic!(
+            "{command:?}: {error}; install it: apt-get install -y {package} (scripts/test.sh does)"
+        )
     });
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success(),
-        "ip {}: {stderr}; network namespaces need CAP_SYS_ADMIN and CAP_NET_ADMIN",
-        arguments.join(" ")
+        "{command:?}: {stderr}; network namespaces need CAP_SYS_ADMIN and CAP_NET_ADMIN"
     );
 }
 
@@ -123,7 +162,8 @@ fn remove_left_behind() {
     for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
         let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse().ok());
         if owner.is_some_and(|pid| Seen::now(pid).is_none()) {
-            let _ = Command::new("ip").args(["netns", "del", &name]).status();
+            // Two networks of a test may find the same one.
+            let _ = Command::new("ip").args(["netns", "del", &name]).output();
         }
     }
 }

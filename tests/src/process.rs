@@ -190,6 +190,11 @@ impl Process {
         }
     }
 
+    /// What it has said on standard error, the last lines of it.
+    pub fn log(&self) -> String {
+        self.stderr.text()
+    }
+
     /// Lines on standard error so far.
     pub fn log_mark(&self) -> usize {
         self.stderr.count()
