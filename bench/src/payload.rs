@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn a_time_is_told_in_nanoseconds() {
         let payload = Payload::time(Duration::from_micros(50));
-        assert_eq!(payload.of(3), b"50000");
+        assert_eq!(payload.of(3), b"50000ns");
         assert!(payload.is_answered_by(&[], 3));
     }
 }

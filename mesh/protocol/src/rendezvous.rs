@@ -10,7 +10,7 @@
 //!
 //! let brokers = ["tcp://10.0.0.1:5555", "tcp://10.0.0.2:5555"];
 //! let weights = brokers.map(|broker| weight(hash(b"customer-42"), hash(broker.as_bytes())));
-//! assert!(weights[0] > weights[1]);
+//! assert!(weights[1] > weights[0], "as in the example of PROTOCOL.md");
 //! ```
 
 /// FNV-1a with 64 bits (Fowler, Noll, Vo): of a key, or of the text of a broker's endpoint.
