@@ -1,5 +1,5 @@
-//! What the processes of a chaos run write down: one line an event, one `write` a line, each process
-//! into a file of its own, so that SIGKILL loses nothing that was written.
+//! What the processes of a chaos run write down: one line an event, one `write` a line, each
+//! process into a file of its own, so that SIGKILL loses nothing that was written.
 //!
 //! All times are CLOCK_MONOTONIC in nanoseconds, which every process of a machine reads alike, in
 //! whichever network namespace it is.

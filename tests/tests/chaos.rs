@@ -1,6 +1,6 @@
-//! Every kind of damage to real processes under load, with short leases: an independent account finds
-//! no task lost, none answered twice, no overlap outside the stated exceptions, and work that goes
-//! on. `scripts/chaos.sh` is the long campaign, with the shipped configuration.
+//! Every kind of damage to real processes under load, with short leases: an independent account
+//! finds no task lost, none answered twice, no overlap outside the stated exceptions, and work that
+//! goes on. `scripts/chaos.sh` is the long campaign, with the shipped configuration.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use pinmesh_tests::chaos::{Fault, Kind, Report, Timing, run_all};

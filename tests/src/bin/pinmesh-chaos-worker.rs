@@ -1,5 +1,5 @@
-//! A worker that writes down each attempt: when it starts, when it ends, and whether the kernel says
-//! that another attempt of the same task is alive.
+//! A worker that writes down each attempt: when it starts, when it ends, and whether the kernel
+//! says that another attempt of the same task is alive.
 #![allow(clippy::unwrap_used, reason = "a record with a gap proves nothing")]
 
 use std::fs::File;

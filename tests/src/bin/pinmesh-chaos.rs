@@ -38,8 +38,8 @@ fn row(report: &Report) {
     let (resume, back) = (verdict.resume.as_secs_f64(), verdict.back.as_secs_f64());
     let word = if verdict.violation_count == 0 { "held" } else { "BROKEN" };
     println!(
-        "{kind:<16} {rounds:>6} {:>8} {:>9} {:>9} {:>9} {:>8} {:>8} {:>9} {resume:>8.2} s {back:>8.2} s \
-         {:>6} s  {word}",
+        "{kind:<16} {rounds:>6} {:>8} {:>9} {:>9} {:>9} {:>8} {:>8} {:>9} {resume:>8.2} s \
+         {back:>8.2} s {:>6} s  {word}",
         verdict.tasks,
         verdict.attempts,
         verdict.cut_short,
@@ -68,8 +68,8 @@ fn main() -> ExitCode {
     let kinds: Vec<(Kind, usize)> =
         flags.kinds.iter().map(|kind| (*kind, flags.rounds(*kind))).collect();
     println!(
-        "kind             rounds    tasks  attempts cut short  repeated  excused  crashed unclaimed   \
-         resumed  back after     took  promises"
+        "kind             rounds    tasks  attempts cut short  repeated  excused  crashed \
+         unclaimed   resumed  back after     took  promises"
     );
     let reports = run_all(&kinds, &timing, &root, row);
     let broken: Vec<&Report> =

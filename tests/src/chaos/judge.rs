@@ -148,8 +148,8 @@ impl Court<'_> {
         }
     }
 
-    /// The stated exceptions: a broker that was started again meanwhile, and a host whose supervisor
-    /// is stopped, for what started there before the lease ended.
+    /// The stated exceptions: a broker that was started again meanwhile, and a host whose
+    /// supervisor is stopped, for what started there before the lease ended.
     fn is_excused(&self, earlier: &Attempt, later: &Attempt) -> bool {
         match self.kind {
             Kind::Signal(Fault::Kill, Victim::Broker) => {
