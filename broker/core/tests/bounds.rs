@@ -152,6 +152,19 @@ fn only_who_watches_a_worker_gives_back_what_it_brought_from_an_earlier_life() {
     }
 }
 
+#[test]
+fn an_idle_worker_for_whom_nobody_speaks_is_gone_after_the_missed_heartbeats() {
+    for host in [None, Some(7)] {
+        let mut sim = Sim::new();
+        sim.greet(2, 2, Greeting { host, ..Greeting::default() });
+        sim.silence(Conn(2));
+        sim.pass(Span(3 * SECOND.0 - SLACK.0));
+        assert_eq!(sim.broker.counts().workers, 1, "{host:?}");
+        sim.pass(Span(2 * SLACK.0));
+        assert_eq!(sim.broker.counts().workers, 0, "{host:?}");
+    }
+}
+
 /// A body that keeps nothing beside its payload, which the shell need not say.
 struct Plain(u64);
 

@@ -209,3 +209,10 @@ fn the_257th_service_has_no_alias_and_goes_by_its_name() {
     assert_eq!(aliases.collect::<Vec<_>>(), [255]);
     assert_eq!(bench.outbox.names, 1);
 }
+
+#[test]
+#[should_panic(expected = "the caller tells a service before it is used")]
+fn a_service_that_was_not_told_is_the_callers_mistake() {
+    let mut bench = Bench::open(1);
+    bench.event(ClientEvent::Submit(NewRequest { service: ServiceId(1), ..request(0) }));
+}

@@ -255,3 +255,13 @@ fn a_drained_worker_says_so_in_its_next_session_and_leaves_with_its_last_acknowl
     assert_eq!(bench.hear(FromBroker::NoSession), [""; 0]);
     assert_eq!(bench.tick_after(100 * SECOND), [""; 0], "there is no way back");
 }
+
+#[test]
+fn a_recall_takes_the_attempt_that_it_names_and_no_other() {
+    let mut bench = Bench::open(None, 4);
+    let indices = [1, 2, 3].map(|task| bench.take(task).unwrap());
+    let attempts = vec![bench.worker.task(indices[1]).unwrap().attempt];
+    let recall = Attempts { slot: Slot(0), attempts };
+    assert_eq!(bench.hear(FromBroker::Recall(recall)), ["RECALLED 1"]);
+    assert_eq!(indices.map(|index| bench.worker.task(index).is_some()), [true, false, true]);
+}
