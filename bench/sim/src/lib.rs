@@ -15,6 +15,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod barrage;
 pub mod broker;
 pub mod campaign;
 pub mod checker;

@@ -38,6 +38,7 @@ use std::collections::{BTreeMap, VecDeque};
 use pinmesh_core::{Broker, Conn, CoreConfig, Counts, Event, Ledger, ResultHead, Time};
 use pinmesh_protocol::command::StageTimes;
 use pinmesh_protocol::id::{AttemptId, PeerId, RequestId, TaskId};
+use pinmesh_protocol::status::Status;
 
 use crate::record::{Body, Effect, Sent};
 use book::{Age, Client, Host, Session, Task, Worker, WorkerNo};
@@ -74,6 +75,8 @@ pub struct Oracle {
     /// Number of the event that is being followed.
     event: u64,
     is_tick: bool,
+    /// Time of the last tick.
+    ticked_at: u64,
     is_draining: bool,
     sessions: BTreeMap<Conn, Session>,
     clients: BTreeMap<PeerId, Client>,
@@ -82,8 +85,6 @@ pub struct Oracle {
     tasks: BTreeMap<Age, Task>,
     ids: BTreeMap<TaskId, Age>,
     inherited: BTreeMap<AttemptId, Inherited>,
-    /// Attempts that were listed by READY so far.
-    listings: u64,
     /// Since when nobody has served a service that was once served.
     unserved_since: BTreeMap<String, u64>,
     ledger: Ledger,
@@ -96,9 +97,13 @@ pub struct Oracle {
     answers: Vec<(Conn, ResultHead)>,
     /// Effects that nothing has explained yet.
     unexplained: Vec<Effect>,
+    /// Tasks that ended by time alone in this tick, of which nobody was told.
+    ended_by_time: BTreeMap<Age, Status>,
     /// Tasks that ended in this event while more than one thing could have ended them, and of which
     /// nothing can be seen any more.
     ambiguous: u64,
+    /// Tasks whose deadline was over in this tick, when their worker was gone as well.
+    ambiguous_back: u64,
     failure: Option<String>,
 }
 
@@ -110,6 +115,7 @@ impl Oracle {
             now: 0,
             event: 0,
             is_tick: false,
+            ticked_at: 0,
             is_draining: false,
             sessions: BTreeMap::new(),
             clients: BTreeMap::new(),
@@ -118,7 +124,6 @@ impl Oracle {
             tasks: BTreeMap::new(),
             ids: BTreeMap::new(),
             inherited: BTreeMap::new(),
-            listings: 0,
             unserved_since: BTreeMap::new(),
             ledger: Ledger::default(),
             counts: Counts::default(),
@@ -127,7 +132,9 @@ impl Oracle {
             expected: Vec::new(),
             answers: Vec::new(),
             unexplained: Vec::new(),
+            ended_by_time: BTreeMap::new(),
             ambiguous: 0,
+            ambiguous_back: 0,
             failure: None,
         }
     }
@@ -146,9 +153,17 @@ impl Oracle {
         self.now = self.now.max(now.0);
         self.event += 1;
         self.is_tick = matches!(event, Event::Tick);
+        if self.is_tick {
+            self.ticked_at = self.now;
+        }
+        self.ended_by_time.clear();
         self.ambiguous = 0;
+        self.ambiguous_back = 0;
         self.take(event, effects);
         self.learn(core);
+        if self.is_tick {
+            self.note_ended_by_time(core, effects);
+        }
         for effect in effects {
             self.explain(effect);
         }
@@ -190,7 +205,7 @@ impl Oracle {
             Event::Malformed(conn, code, _) => return self.refuse_session(*conn, *code),
             _ => {}
         }
-        let Some(conn) = conn_of(event) else { return };
+        let Some(conn) = event.conn() else { return };
         let now = self.now;
         let Some(session) = self.sessions.get_mut(&conn) else {
             return self.on_stranger(conn, event);
@@ -227,33 +242,5 @@ impl Oracle {
 
     fn expect(&mut self, expected: Expected) {
         self.expected.push(expected);
-    }
-}
-
-/// Whose event it is, if it is somebody's.
-const fn conn_of(event: &Event<'_, Body>) -> Option<Conn> {
-    match event {
-        Event::Hello(conn, ..)
-        | Event::Goodbye(conn)
-        | Event::Heartbeat(conn, _)
-        | Event::Ack(conn, _)
-        | Event::Service(conn, _)
-        | Event::Window(conn, _)
-        | Event::Submit(conn, _)
-        | Event::Cancel(conn, _)
-        | Event::Fetch(conn, _)
-        | Event::Ready(conn, _)
-        | Event::Done(conn, _)
-        | Event::Return(conn, _)
-        | Event::Host(conn, _)
-        | Event::Lost(conn, _)
-        | Event::Recalled(conn, _)
-        | Event::Malformed(conn, ..)
-        | Event::Ignored(conn)
-        | Event::BatchEnd(conn)
-        | Event::Full(conn)
-        | Event::Sendable(conn)
-        | Event::Gone(conn) => Some(*conn),
-        Event::Tick | Event::Drain => None,
     }
 }

@@ -62,7 +62,7 @@ impl<B: Body> Broker<B> {
             }
             _ => {}
         }
-        let Some(conn) = conn_of(&event) else { return };
+        let Some(conn) = event.conn() else { return };
         let now = state.now;
         let Some(session) = state.sessions.get_mut(conn) else {
             return stranger(state, conn, &event, out);
@@ -126,33 +126,6 @@ impl<B: Body> Broker<B> {
     /// After [`Event::Drain`]: every task has ended and its client has acknowledged the end.
     pub fn is_drained(&self) -> bool {
         self.state.is_draining && self.state.tasks.is_empty()
-    }
-}
-
-/// Whose event it is.
-fn conn_of<B>(event: &Event<'_, B>) -> Option<Conn> {
-    match event {
-        Event::Goodbye(conn)
-        | Event::Heartbeat(conn, _)
-        | Event::Ack(conn, _)
-        | Event::Service(conn, _)
-        | Event::Window(conn, _)
-        | Event::Submit(conn, _)
-        | Event::Cancel(conn, _)
-        | Event::Fetch(conn, _)
-        | Event::Ready(conn, _)
-        | Event::Done(conn, _)
-        | Event::Return(conn, _)
-        | Event::Host(conn, _)
-        | Event::Lost(conn, _)
-        | Event::Recalled(conn, _)
-        | Event::Ignored(conn)
-        | Event::BatchEnd(conn)
-        | Event::Full(conn)
-        | Event::Sendable(conn) => Some(*conn),
-        Event::Hello(..) | Event::Tick | Event::Drain | Event::Gone(_) | Event::Malformed(..) => {
-            None
-        }
     }
 }
 

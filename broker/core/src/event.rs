@@ -117,3 +117,33 @@ pub enum Event<'a, B> {
     /// Accept nothing new, finish what is held.
     Drain,
 }
+
+impl<B> Event<'_, B> {
+    /// Whose socket it happened to; `None`: nobody's.
+    pub const fn conn(&self) -> Option<Conn> {
+        match self {
+            Self::Hello(conn, ..)
+            | Self::Goodbye(conn)
+            | Self::Heartbeat(conn, _)
+            | Self::Ack(conn, _)
+            | Self::Service(conn, _)
+            | Self::Window(conn, _)
+            | Self::Submit(conn, _)
+            | Self::Cancel(conn, _)
+            | Self::Fetch(conn, _)
+            | Self::Ready(conn, _)
+            | Self::Done(conn, _)
+            | Self::Return(conn, _)
+            | Self::Host(conn, _)
+            | Self::Lost(conn, _)
+            | Self::Recalled(conn, _)
+            | Self::Malformed(conn, ..)
+            | Self::Ignored(conn)
+            | Self::BatchEnd(conn)
+            | Self::Full(conn)
+            | Self::Sendable(conn)
+            | Self::Gone(conn) => Some(*conn),
+            Self::Tick | Self::Drain => None,
+        }
+    }
+}

@@ -3,11 +3,11 @@
 //! twice. Until that happens the attempt counts in its worker's window and its end is kept; after
 //! `client_kept` nobody will come any more, and it is asked to stop.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use pinmesh_protocol::command::{CancelAttempt, FromBroker, Held};
-use pinmesh_protocol::id::{AttemptId, Dispatch, PeerId, RequestId, TaskId};
+use pinmesh_protocol::id::{AttemptId, Dispatch, Epoch, PeerId, RequestId, TaskId};
 use pinmesh_protocol::status::HeldState;
 
 use crate::event::{Body, Conn, DoneEvent};
@@ -23,11 +23,18 @@ use crate::worker::WorkerState;
 /// Whose request, and which.
 type Request = (PeerId, RequestId);
 
-/// See the module. Bounded by the windows of the workers that list them.
+/// The most that are known of all workers together; the windows of a fleet of a thousand.
+const INHERITED_MAX: usize = 262_144;
+
+/// See the module. Bounded by the windows of the workers that list them, and by [`INHERITED_MAX`];
+/// what is beyond is stopped.
 pub(crate) struct Inherited<B> {
     attempts: BTreeMap<AttemptId, Entry<B>>,
-    /// Of those that are unclaimed.
-    by_request: BTreeMap<Request, AttemptId>,
+    by_worker: BTreeMap<WorkerKey, BTreeSet<AttemptId>>,
+    /// When those that are unclaimed are forsaken.
+    by_time: BTreeSet<(Time, AttemptId)>,
+    /// Those that are unclaimed. Workers may bring several attempts of one request along.
+    by_request: BTreeSet<(Request, AttemptId)>,
     /// The latest attempt that a task has taken over.
     by_task: BTreeMap<TaskKey, AttemptId>,
     has_timer: bool,
@@ -81,7 +88,9 @@ impl<B: Body> Inherited<B> {
     pub(crate) const fn new() -> Self {
         Self {
             attempts: BTreeMap::new(),
-            by_request: BTreeMap::new(),
+            by_worker: BTreeMap::new(),
+            by_time: BTreeSet::new(),
+            by_request: BTreeSet::new(),
             by_task: BTreeMap::new(),
             has_timer: false,
         }
@@ -104,37 +113,63 @@ impl<B: Body> Inherited<B> {
 
     /// The session of this worker ended: what its READY had listed until then counts for nothing.
     pub(crate) fn unmark(&mut self, worker: WorkerKey) {
-        self.attempts.values_mut().filter(|entry| entry.worker == worker).for_each(|entry| {
-            entry.is_listed = false;
-        });
+        for attempt in self.by_worker.get(&worker).into_iter().flatten() {
+            if let Some(entry) = self.attempts.get_mut(attempt) {
+                entry.is_listed = false;
+            }
+        }
+    }
+
+    /// Unclaimed attempts of a request, the one with the highest name first.
+    fn unclaimed(&self, request: Request) -> Vec<AttemptId> {
+        let highest = AttemptId {
+            epoch: Epoch(u32::MAX),
+            task: TaskId(u64::MAX),
+            dispatch: Dispatch(u32::MAX),
+        };
+        let range = (request, AttemptId::default())..=(request, highest);
+        self.by_request.range(range).rev().map(|(_, attempt)| *attempt).collect()
     }
 
     fn of(&self, worker: WorkerKey) -> impl Iterator<Item = (AttemptId, &Entry<B>)> {
-        let entries = self.attempts.iter().filter(move |(_, entry)| entry.worker == worker);
-        entries.map(|(attempt, entry)| (*attempt, entry))
+        let attempts = self.by_worker.get(&worker).into_iter().flatten();
+        attempts.map(|attempt| (*attempt, &self.attempts[attempt]))
+    }
+
+    /// Whether a worker with so large a window may bring one more along.
+    fn has_room(&self, worker: WorkerKey, window_tasks: u32) -> bool {
+        let brought = self.by_worker.get(&worker).map_or(0, BTreeSet::len);
+        brought < (window_tasks as usize).min(LEVELS) && self.attempts.len() < INHERITED_MAX
     }
 
     fn insert(&mut self, attempt: AttemptId, entry: Entry<B>) {
         self.remove(attempt);
         match &entry.standing {
-            Standing::Unclaimed { request, .. } => {
-                self.by_request.insert(*request, attempt);
+            Standing::Unclaimed { request, until, .. } => {
+                self.by_request.insert((*request, attempt));
+                self.by_time.insert((*until, attempt));
             }
             Standing::Adopted { task, .. } => {
                 self.by_task.insert(*task, attempt);
             }
             Standing::Forsaken | Standing::Superseded => {}
         }
+        self.by_worker.entry(entry.worker).or_default().insert(attempt);
         self.attempts.insert(attempt, entry);
     }
 
     fn remove(&mut self, attempt: AttemptId) -> Option<Entry<B>> {
         let entry = self.attempts.remove(&attempt)?;
+        if let Some(its) = self.by_worker.get_mut(&entry.worker) {
+            its.remove(&attempt);
+            if its.is_empty() {
+                self.by_worker.remove(&entry.worker);
+            }
+        }
         match &entry.standing {
-            Standing::Unclaimed { request, .. } => {
-                if self.by_request.get(request) == Some(&attempt) {
-                    self.by_request.remove(request);
-                }
+            Standing::Unclaimed { request, until, .. } => {
+                self.by_request.remove(&(*request, attempt));
+                self.by_time.remove(&(*until, attempt));
             }
             Standing::Adopted { task, .. } => {
                 if self.by_task.get(task) == Some(&attempt) {
@@ -171,6 +206,20 @@ impl<B: Body> State<B> {
 
     /// READY lists an attempt of an earlier epoch. `false`: it is superseded.
     pub(crate) fn inherit(&mut self, worker: WorkerKey, held: &Held) -> bool {
+        if let Some(entry) = self.inherited.attempts.get_mut(&held.attempt) {
+            if entry.worker != worker {
+                // An attempt is with one worker, whatever another one says; its end may have
+                // outlived that worker's session.
+                return entry.has_end();
+            }
+            if matches!(entry.standing, Standing::Unclaimed { .. }) {
+                // Known from an earlier session: its time does not begin anew.
+                entry.is_listed = true;
+                return true;
+            }
+        } else if !self.has_room_for_inherited(worker) {
+            return false;
+        }
         let request = (held.client_id, held.request_id);
         match self.task_of_request(request) {
             Some(task) if self.can_adopt(task, worker) => {
@@ -186,31 +235,26 @@ impl<B: Body> State<B> {
                 false
             }
             None => {
-                if let Some(entry) = self.inherited.attempts.get_mut(&held.attempt)
-                    && (entry.worker == worker || entry.has_end())
-                {
-                    // Known from an earlier session: its time does not begin anew.
-                    entry.is_listed = true;
-                    return true;
-                }
                 let until = self.now.after(self.config.client_kept);
                 let standing = Standing::Unclaimed { request, until, end: None };
-                let is_taken = self.remember(worker, held.attempt, standing);
+                self.remember(worker, held.attempt, standing);
                 self.watch_inherited();
-                is_taken || held.state == HeldState::Ended
+                true
             }
         }
     }
 
-    fn remember(&mut self, worker: WorkerKey, attempt: AttemptId, standing: Standing<B>) -> bool {
+    fn has_room_for_inherited(&self, worker: WorkerKey) -> bool {
+        let (window_tasks, _) = self.workers.at(worker.index()).own_window;
+        self.inherited.has_room(worker, window_tasks)
+    }
+
+    /// Notes that a worker holds an attempt that no task of this life stands behind.
+    fn remember(&mut self, worker: WorkerKey, attempt: AttemptId, standing: Standing<B>) {
         self.forget_inherited(attempt);
-        let (window, _) = self.workers.at(worker.index()).own_window;
-        if self.inherited.of(worker).count() >= (window as usize).min(LEVELS) {
-            return false;
-        }
-        self.inherited.insert(attempt, Entry { worker, is_listed: true, standing });
-        self.recount(worker);
-        true
+        let entry = Entry { worker, is_listed: true, standing };
+        self.count_beside(worker, u32::from(entry.is_beside()), 0);
+        self.inherited.insert(attempt, entry);
     }
 
     /// A worker that lists an attempt as its own may go on with it for this task.
@@ -244,20 +288,45 @@ impl<B: Body> State<B> {
             return false;
         };
         let request = (client.peer_id, task.request_id);
-        let Some(attempt) = self.inherited.by_request.get(&request).copied() else { return false };
-        let Some(entry) = self.forget_inherited(attempt) else { return false };
-        if let Standing::Unclaimed { end: Some(done), .. } = entry.standing {
-            self.ledger.adopted += 1;
-            self.end_by_handler(key, done, out);
-            return true;
+        let mut attempts = self.inherited.unclaimed(request);
+        let has_end = |attempt: &AttemptId| self.inherited.attempts[attempt].has_end();
+        let can_go_on =
+            |attempt: &AttemptId| self.can_adopt(key, self.inherited.attempts[attempt].worker);
+        let chosen = attempts.iter().position(has_end);
+        let chosen = chosen.or_else(|| attempts.iter().position(can_go_on));
+        let chosen = chosen.map(|place| attempts.remove(place));
+        if let Some(attempt) = chosen
+            && let Some(entry) = self.forget_inherited(attempt)
+        {
+            match entry.standing {
+                Standing::Unclaimed { end: Some(done), .. } => {
+                    self.ledger.adopted += 1;
+                    self.end_by_handler(key, done, out);
+                }
+                _ => {
+                    self.adopt(key, entry.worker, attempt);
+                    // It is listed anew, if something before did not fit it.
+                    self.feed(entry.worker, out);
+                }
+            }
         }
-        if self.can_adopt(key, entry.worker) {
-            self.adopt(key, entry.worker, attempt);
-            return true;
+        if !attempts.is_empty() {
+            attempts.into_iter().for_each(|attempt| self.supersede(attempt, out));
+            // Some of their workers may have credit again.
+            self.dispatch_all(out);
+        }
+        chosen.is_some()
+    }
+
+    /// The request of an unclaimed attempt has gone another way.
+    fn supersede(&mut self, attempt: AttemptId, out: &mut impl Outbox<B>) {
+        let Some(entry) = self.forget_inherited(attempt) else { return };
+        if entry.has_end() {
+            self.ledger.stale_ends += 1;
+            return;
         }
         self.remember(entry.worker, attempt, Standing::Superseded);
         self.stop_inherited(entry.worker, attempt, true, out);
-        false
     }
 
     /// DONE of an attempt that is unclaimed is kept for its request; any other is handed back.
@@ -267,7 +336,9 @@ impl<B: Body> State<B> {
         key: WorkerKey,
         done: DoneEvent<B>,
     ) -> Option<DoneEvent<B>> {
-        let is_too_much = self.objection_to_result(&done.body).is_some();
+        // As a task would count: an end that nobody may ever ask for takes no room from results.
+        let is_too_much = self.objection_to_result(&done.body).is_some()
+            || self.bytes.saturating_add(done.body.kept_bytes()) > self.config.memory_bytes_max;
         let Some(entry) = self.inherited.attempts.get_mut(&done.attempt) else { return Some(done) };
         match &mut entry.standing {
             Standing::Unclaimed { end, .. }
@@ -283,7 +354,7 @@ impl<B: Body> State<B> {
                 return Some(done);
             }
         }
-        self.recount(key);
+        self.count_beside(key, 0, 1);
         if let Some(session) = self.sessions.get_mut(conn) {
             session.take_end(u64::MAX);
         }
@@ -347,16 +418,16 @@ impl<B: Body> State<B> {
     fn forget_inherited(&mut self, attempt: AttemptId) -> Option<Entry<B>> {
         let entry = self.inherited.remove(attempt)?;
         self.bytes -= entry.kept_bytes();
-        self.recount(entry.worker);
+        self.count_beside(entry.worker, 0, u32::from(entry.is_beside()));
         Some(entry)
     }
 
-    /// What is beside changes the credit of its worker.
-    fn recount(&mut self, key: WorkerKey) {
-        let beside = self.inherited.count_beside(key);
-        if self.workers.get(key).is_some_and(|worker| worker.beside != beside) {
+    /// What is beside counts against the credit of its worker.
+    fn count_beside(&mut self, key: WorkerKey, more: u32, less: u32) {
+        if more != less && self.workers.get(key).is_some() {
             self.unlist(key.index());
-            self.workers.at_mut(key.index()).beside = beside;
+            let worker = self.workers.at_mut(key.index());
+            worker.beside = worker.beside + more - less;
             self.list(key.index());
         }
     }
@@ -392,24 +463,20 @@ impl<B: Body> State<B> {
     }
 
     fn watch_inherited(&mut self) {
-        let until = self.inherited.attempts.values().filter_map(|entry| match entry.standing {
-            Standing::Unclaimed { until, .. } => Some(until),
-            Standing::Adopted { .. } | Standing::Forsaken | Standing::Superseded => None,
-        });
-        if let Some(until) = until.min().filter(|_| !self.inherited.has_timer) {
+        if self.inherited.has_timer {
+            return;
+        }
+        if let Some((until, _)) = self.inherited.by_time.first() {
             self.inherited.has_timer = true;
-            self.timers.set(until, Wake::Inherited);
+            self.timers.set(*until, Wake::Inherited);
         }
     }
 
     /// Requests that were not submitted again within `client_kept` will not be.
     pub(crate) fn on_inherited_timer(&mut self, out: &mut impl Outbox<B>) {
         self.inherited.has_timer = false;
-        let now = self.now;
-        let is_over = |entry: &Entry<B>| matches!(entry.standing, Standing::Unclaimed { until, .. } if until <= now);
-        let entries = self.inherited.attempts.iter();
-        let over: Vec<_> =
-            entries.filter(|(_, entry)| is_over(entry)).map(|(attempt, _)| *attempt).collect();
+        let due = self.inherited.by_time.iter().take_while(|(until, _)| *until <= self.now);
+        let over: Vec<_> = due.map(|(_, attempt)| *attempt).collect();
         for attempt in over {
             let Some(entry) = self.forget_inherited(attempt) else { continue };
             if entry.has_end() {
@@ -422,5 +489,7 @@ impl<B: Body> State<B> {
             }
         }
         self.watch_inherited();
+        // Some of the workers may have credit again.
+        self.dispatch_all(out);
     }
 }

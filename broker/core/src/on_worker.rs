@@ -35,13 +35,18 @@ impl<B: Body> State<B> {
             }
         }
         let worker = self.workers.at_mut(key.index());
-        worker.next_part += 1;
-        if ready.part + 1 == ready.parts && worker.state == WorkerState::Greeting {
+        let is_last = ready.part + 1 == ready.parts;
+        // Behind the last one there is none.
+        worker.next_part = if is_last { u32::MAX } else { ready.part + 1 };
+        if is_last && worker.state == WorkerState::Greeting {
             worker.state = WorkerState::Serving;
             self.forget_unlisted(key);
             self.requeue_unlisted(key, out);
             self.list(key.index());
             self.feed(key, out);
+        } else if !self.inherited.is_empty() {
+            // What it lists of an earlier epoch may have been noted as another's.
+            self.dispatch_all(out);
         }
     }
 

@@ -293,3 +293,39 @@ fn what_was_taken_over_and_comes_back_stands_behind_what_is_older() {
     let requests: Vec<_> = sent.iter().map(|task| task.head.request_id.0).collect();
     assert_eq!(requests, [1, 2]);
 }
+
+#[test]
+fn an_attempt_stays_with_the_worker_that_named_it_first() {
+    let mut sim = Sim::new();
+    let client = sim.client(1);
+    sim.ask(client, again(1));
+    sim.greet(2, 2, listing(&[1, 2]));
+    let effects = sim.greet(3, 3, listing(&[1, 2]));
+    assert_eq!(cancels(&effects, Conn(3)), [(earlier(1), true), (earlier(2), true)]);
+    assert!(results(&done(&mut sim, Conn(3), 1)).is_empty(), "it is not its own");
+    assert_eq!(results(&done(&mut sim, Conn(2), 1)), [(client, 1, Status::Ok)]);
+    done(&mut sim, Conn(2), 2);
+    assert_eq!(results(&sim.ask(client, again(2))), [(client, 2, Status::Ok)]);
+}
+
+#[test]
+fn a_kept_end_takes_no_room_from_results() {
+    // 512 bytes beside each task; a kept end has 7 and 3.
+    let config = pinmesh_core::CoreConfig { memory_bytes_max: 9, ..Default::default() };
+    let mut sim = Sim::with(config);
+    sim.greet(2, 2, listing(&[1]));
+    done(&mut sim, Conn(2), 1);
+    assert_eq!((sim.broker.counts().bytes, sim.broker.ledger().stale_ends), (0, 1));
+}
+
+#[test]
+fn a_worker_that_was_passed_over_is_offered_more_with_what_it_brought() {
+    let mut sim = Sim::new();
+    let client = sim.client(1);
+    sim.greet(2, 2, Greeting { window_bytes: 100, ..listing(&[1]) });
+    sim.ask(client, Ask { request: 7, bytes: 60, ..Ask::default() });
+    sim.ask(client, Ask { request: 8, bytes: 60, ..Ask::default() });
+    // 8 does not fit; taking over 1 lists the worker anew, and nothing may wait beside credit.
+    assert!(tasks(&sim.ask(client, Ask { bytes: 5, ..again(1) })).is_empty());
+    assert_eq!(results(&done(&mut sim, Conn(2), 1)), [(client, 1, Status::Ok)]);
+}

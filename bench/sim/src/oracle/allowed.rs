@@ -201,22 +201,39 @@ impl Oracle {
 
     /// Workers to which something that is next somewhere was offered, and did not fit.
     pub(super) fn note_passed_over(&mut self) {
-        let next = self.next_of_each_service();
-        if next.is_empty() {
-            return;
+        let next: Vec<(String, u64)> = self
+            .next_of_each_service()
+            .into_iter()
+            .map(|task| (task.service.clone(), task.bytes))
+            .collect();
+        for (service, bytes) in next {
+            self.pass_over(&service, bytes);
         }
-        let numbers: Vec<WorkerNo> = self
+    }
+
+    /// A task came back, and several do in one tick, in an order that cannot be seen: whom it does
+    /// not fit may have been offered it while it was next.
+    pub(super) fn note_too_long_for(&mut self, age: Age) {
+        let task = &self.tasks[&age];
+        if task.state == State::Pending {
+            let (service, bytes) = (task.service.clone(), task.bytes);
+            self.pass_over(&service, bytes);
+        }
+    }
+
+    fn pass_over(&mut self, service: &str, bytes: u64) {
+        let over: Vec<WorkerNo> = self
             .workers
             .iter()
             .filter(|(_, worker)| {
                 let (_, bytes_max) = self.window_of(worker);
                 let (tasks, held) = self.load_of(worker);
-                let mut its = next.iter().filter(|task| worker.services.contains(&task.service));
-                tasks > 0 && its.any(|task| held + task.bytes > bytes_max)
+                let serves = worker.services.iter().any(|name| name == service);
+                serves && tasks > 0 && held + bytes > bytes_max
             })
             .map(|(number, _)| *number)
             .collect();
-        for number in numbers {
+        for number in over {
             if let Some(worker) = self.workers.get_mut(&number) {
                 worker.is_passed_over = true;
             }

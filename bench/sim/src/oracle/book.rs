@@ -90,7 +90,8 @@ pub(super) struct Worker {
     pub(super) parked_until: Option<u64>,
     /// A task that was next did not fit its bytes since anything changed about it.
     pub(super) is_passed_over: bool,
-    pub(super) next_part: u32,
+    /// Of READY; `None`: all of it was said.
+    pub(super) next_part: Option<u32>,
     /// The event in which it said READY.
     pub(super) ready_at: u64,
 }
@@ -180,7 +181,7 @@ impl Worker {
             is_full: false,
             parked_until: None,
             is_passed_over: false,
-            next_part: 0,
+            next_part: Some(0),
             ready_at: 0,
         }
     }

@@ -7,6 +7,7 @@ use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
 use pinmesh_protocol::status::{FetchState, RefusedCode, Status};
 
 use super::book::{Age, State, Task, Who};
+use super::time::Due;
 use super::{Expected, Oracle};
 use crate::record::{Body, Effect, Sent};
 
@@ -249,7 +250,8 @@ impl Oracle {
             self.tasks.iter().filter(|(_, task)| is_its(task)).map(|(age, _)| *age).collect();
         for age in ages {
             if self.tasks[&age].state == State::Pending {
-                self.ambiguous += u64::from(self.is_past_deadline(age));
+                let others = [Due::Deadline(age), Due::NoService(age)];
+                self.ambiguous += u64::from(others.iter().any(|due| self.may_happen(*due)));
                 self.end(age, Status::Cancelled);
             }
             if let Some(task) = self.tasks.get_mut(&age) {

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use pinmesh_core::{Broker, Counts, Event, Ledger, TaskStanding, TaskView};
 use pinmesh_protocol::id::TaskId;
+use pinmesh_protocol::status::Status;
 
 use super::Oracle;
 use super::allowed::name;
-use super::book::{State, Task};
+use super::book::{Age, State, Task};
 use super::clients::TASK_BYTES;
 use super::inherited::Inherited;
 use super::time::Due;
-use crate::record::{Body, Said};
+use crate::record::{Body, Effect, Said};
 
 /// The longest words of the mesh on a task's end, bytes.
 const WORDS_MAX: u64 = 300;
@@ -33,26 +34,68 @@ impl Oracle {
     /// Follows what no effect has told of.
     pub(super) fn settle(&mut self, core: &Broker<Body>) {
         self.settle_tasks(core);
-        while let Some(piece) = self.pieces.pop_front() {
-            self.follow_piece(piece);
+        if !self.pieces.is_empty() {
+            self.follow_pieces();
+            self.settle_tasks(core);
         }
-        while let Some(due) = self.next_due().filter(|_| self.is_tick) {
-            self.happen(due);
-            while let Some(piece) = self.pieces.pop_front() {
-                self.follow_piece(piece);
-            }
-        }
-        while self.is_tick && core.counts().hosts < self.hosts.len() as u64 {
-            let mut gone = self.hosts.keys().map(|id| Due::HostGone(*id));
-            let Some(due) = gone.find(|due| self.may_happen(*due)) else { break };
-            self.happen(due);
-            while let Some(piece) = self.pieces.pop_front() {
-                self.follow_piece(piece);
-            }
+        if self.is_tick {
+            self.settle_time(core);
         }
         self.match_the_rest();
         self.note_passed_over();
         self.note_limits();
+    }
+
+    fn follow_pieces(&mut self) {
+        while let Some(piece) = self.pieces.pop_front() {
+            self.follow_piece(piece);
+            // Each is followed by an offer, before the next one.
+            self.note_passed_over();
+        }
+    }
+
+    /// What must have happened by now, and what may have happened where the broker holds less.
+    fn settle_time(&mut self, core: &Broker<Body>) {
+        while let Some(due) = self.next_due() {
+            self.happen(due);
+            self.note_passed_over();
+            self.follow_pieces();
+        }
+        while core.counts().hosts < self.hosts.len() as u64 {
+            let mut gone = self.hosts.keys().map(|id| Due::HostGone(*id));
+            let Some(due) = gone.find(|due| self.may_happen(*due)) else { break };
+            self.happen(due);
+            self.follow_pieces();
+        }
+        while core.counts().workers < self.workers.len() as u64 {
+            // It was looked at after its host was gone, not before.
+            let again = self.now.saturating_add(self.silence_max());
+            let mut away = self.workers.iter().filter(|(number, worker)| {
+                let is_alone = self.worker_silence_max(**number).is_some();
+                worker.conn.is_none() && worker.away_until == again && is_alone
+            });
+            let Some(number) = away.next().map(|(number, _)| *number) else { break };
+            self.happen(Due::Away(number));
+        }
+    }
+
+    /// Which tasks ended by time alone in this tick without anybody being told: where their workers
+    /// were gone in the same tick that came after, or they would have ended by it.
+    pub(super) fn note_ended_by_time(&mut self, core: &Broker<Body>, effects: &[Effect]) {
+        let is_told = |request| {
+            effects.iter().any(
+                |effect| matches!(effect, Effect::Result { head, .. } if head.request_id == request),
+            )
+        };
+        for view in core.tasks().filter(|view| !is_told(view.request_id)) {
+            if let TaskStanding::Ended(status @ (Status::Expired | Status::NoService)) =
+                view.standing
+                && let Some(age) = self.ids.get(&view.task)
+                && self.tasks[age].state != State::Ended
+            {
+                self.ended_by_time.insert(*age, status);
+            }
+        }
     }
 
     /// What happened to tasks whose clients could not be told.
@@ -61,10 +104,16 @@ impl Oracle {
         if !self.is_tick && !has_expired {
             return;
         }
-        let views: Vec<TaskView> = core.tasks().collect();
+        let mut views: Vec<TaskView> = core.tasks().collect();
+        // What ended by itself did so before its worker was gone, or it would have ended by that.
+        let by_itself = [Status::Expired, Status::NoService].map(TaskStanding::Ended);
+        views.sort_by_key(|view| !by_itself.contains(&view.standing));
         for view in views {
             let Some(age) = self.ids.get(&view.task).copied() else { continue };
             let state = self.tasks[&age].state;
+            if view.tries > self.tasks[&age].tries && state != State::Ended {
+                self.bring_back(Some(age));
+            }
             match view.standing {
                 TaskStanding::Ended(status) if state != State::Ended => self.end_as(age, status),
                 TaskStanding::Pending if self.tasks[&age].holder.is_some() => {
@@ -94,17 +143,22 @@ impl Oracle {
         }
     }
 
-    /// An end of which a client that can be told was not told.
+    /// An end of which a client that can be told was not told. They are told in order: one that is
+    /// too far ahead of the ACKs holds up the others.
     fn untold(&self) -> Option<String> {
-        let mut untold = self.tasks.iter().filter(|(age, task)| {
+        let untold = self.tasks.iter().filter(|(_, task)| {
             let client = task.client.and_then(|id| self.clients.get(&id));
             let can_be_told = client.is_some_and(|client| client.conn.is_some() && !client.is_full);
-            task.state == State::Ended
-                && !task.is_told
-                && can_be_told
-                && !task.client.is_some_and(|id| self.is_too_far_ahead(id, **age))
+            task.state == State::Ended && !task.is_told && can_be_told
         });
-        untold.next().map(|(_, task)| format!("no RESULT of {}: {:?}", name(task), task.end))
+        let untold: Vec<(&Age, &Task)> = untold.collect();
+        let is_held_up = |of: &Task| {
+            let mut its = untold.iter().filter(|(_, task)| task.client == of.client);
+            of.client
+                .is_some_and(|id| its.any(|(age, _)| self.is_too_far_ahead(id, **age, WORDS_MAX)))
+        };
+        let missing = untold.iter().find(|(_, task)| !is_held_up(task));
+        missing.map(|(_, task)| format!("no RESULT of {}: {:?}", name(task), task.end))
     }
 
     /// "ACK is sent once for each message read."
@@ -164,9 +218,15 @@ impl Oracle {
         }
         let moved = |ours: u64, theirs: u64| ours.abs_diff(theirs);
         let ours = &self.ledger;
-        let outcomes = moved(ours.expired, real.expired) + moved(ours.cancelled, real.cancelled);
-        let same = Ledger { expired: real.expired, cancelled: real.cancelled, ..ours.clone() };
-        if same == *real && ours.ended() == real.ended() && outcomes <= 2 * self.ambiguous {
+        let outcomes = moved(ours.expired, real.expired)
+            + moved(ours.cancelled, real.cancelled)
+            + moved(ours.no_service, real.no_service);
+        let (expired, cancelled, no_service) = (real.expired, real.cancelled, real.no_service);
+        let back = moved(ours.requeued, real.requeued);
+        let requeued = real.requeued;
+        let same = Ledger { expired, cancelled, no_service, requeued, ..ours.clone() };
+        let is_clear = outcomes > 2 * self.ambiguous || back > self.ambiguous_back;
+        if same == *real && ours.ended() == real.ended() && !is_clear {
             self.ledger = same;
             return None;
         }
@@ -204,6 +264,10 @@ impl Oracle {
     /// A broker that is not woken up in time forgets something.
     fn late_wakeup(&self, core: &Broker<Body>) -> Option<String> {
         let (at, due) = self.wake_at()?;
+        if self.earliest(due).is_some_and(|earliest| earliest <= self.ticked_at) {
+            // It may have happened in the last tick, less than a grain before its time here.
+            return None;
+        }
         let wakeup = core.next_wakeup().map(|at| at.0);
         wakeup.is_none_or(|wakeup| wakeup > at).then(|| {
             format!("{due:?} is due at {at}, and the broker wants to be woken up at {wakeup:?}")

@@ -5,7 +5,7 @@ use pinmesh_core::{Conn, ResultHead};
 use pinmesh_protocol::id::{AttemptId, PeerId};
 use pinmesh_protocol::status::Status;
 
-use super::book::{Age, End, State, Who};
+use super::book::{Age, End, State, Who, WorkerNo};
 use super::time::Due;
 use super::{Expected, Oracle, Piece};
 use crate::record::{Effect, Said, Sent};
@@ -137,7 +137,7 @@ impl Oracle {
         if let Some(task) = self.tasks.get_mut(&age) {
             task.is_told = true;
         }
-        if self.is_too_far_ahead(id, age) {
+        if self.is_too_far_ahead(id, age, 0) {
             return Err(format!("RESULT {head:?} is too far ahead of its ACKs"));
         }
         match self.clients.get_mut(&id) {
@@ -147,12 +147,13 @@ impl Oracle {
         Ok(())
     }
 
-    /// RESULTs of so many bytes, or one, are sent ahead of their ACKs.
-    pub(super) fn is_too_far_ahead(&self, id: PeerId, age: Age) -> bool {
+    /// RESULTs of so many bytes, or one, are sent ahead of their ACKs. Nobody but the broker knows
+    /// how many bytes the mesh's own words on a task count for: `words` of them.
+    pub(super) fn is_too_far_ahead(&self, id: PeerId, age: Age, words: u64) -> bool {
         let Some(client) = self.clients.get(&id) else { return false };
         let bytes_of = |age: &Age| match self.tasks.get(age).and_then(|task| task.end.as_ref()) {
             Some(End { said: Some(Said::Handler(bytes)), .. }) => bytes.len() as u64,
-            _ => 0,
+            _ => words,
         };
         let ahead: u64 = client.results.iter().flatten().map(bytes_of).sum();
         ahead > 0 && ahead + bytes_of(&age) > self.config.results_ahead_bytes
@@ -236,20 +237,38 @@ impl Oracle {
             Piece::Gone(number) => *number == holder,
             Piece::Lease(_) => false,
         });
-        if let Some(piece) = place.and_then(|place| self.pieces.remove(place)) {
-            return self.follow_piece(piece);
+        if let Some(place) = place {
+            // In their order, for RECALLED may name a later dispatch of the same task before.
+            let pieces: Vec<Piece> = self.pieces.drain(..=place).collect();
+            return pieces.into_iter().for_each(|piece| self.follow_piece(piece));
         }
-        let Some(worker) = self.workers.get(&holder).filter(|_| self.is_tick) else { return };
-        let silence = worker.conn.map(Due::Silence);
-        let host = worker.host.map(Due::HostGone);
-        let mut reasons = silence.into_iter().chain([Due::Away(holder)]).chain(host);
-        if let Some(due) = reasons.find(|due| self.may_happen(*due)) {
-            self.happen(due);
-            // Of a host that is gone each worker is a piece of its own.
-            if matches!(due, Due::HostGone(_)) {
-                self.bring_back(age);
+        if !self.is_tick {
+            return;
+        }
+        for due in self.ends_of(holder) {
+            let is_held = age
+                .and_then(|age| self.tasks.get(&age))
+                .is_some_and(|task| task.holder == Some(holder));
+            if is_held && self.may_happen(due) {
+                self.happen(due);
             }
         }
+        // Of a host that is gone each worker is a piece of its own.
+        let place = self
+            .pieces
+            .iter()
+            .position(|piece| matches!(piece, Piece::Gone(number) if *number == holder));
+        if let Some(piece) = place.and_then(|place| self.pieces.remove(place)) {
+            self.follow_piece(piece);
+        }
+    }
+
+    /// What may take a worker away.
+    pub(super) fn ends_of(&self, number: WorkerNo) -> Vec<Due> {
+        let Some(worker) = self.workers.get(&number) else { return Vec::new() };
+        let silence = worker.conn.map(Due::Silence);
+        let host = worker.host.map(Due::HostGone);
+        silence.into_iter().chain([Due::Away(number)]).chain(host).collect()
     }
 
     pub(super) fn follow_piece(&mut self, piece: Piece) {
@@ -280,17 +299,22 @@ impl Oracle {
         let Some(session) = self.sessions.get(&conn).filter(|_| self.is_tick && !is_known) else {
             return;
         };
-        let host = match session.who {
-            Who::Host(id) => Some(Due::HostGone(id)),
-            // Nobody speaks for it any more once its host is gone.
-            Who::Worker(number) => {
-                self.workers.get(&number).and_then(|worker| worker.host).map(Due::HostGone)
-            }
-            Who::Client(_) => None,
-        };
         let silence = Due::Silence(conn);
-        if !self.may_happen(silence)
-            && let Some(due) = host.filter(|due| self.may_happen(*due))
+        let mut before = match session.who {
+            Who::Host(id) => vec![Due::HostGone(id)],
+            Who::Client(_) => Vec::new(),
+            // Once nobody speaks for it any more, or what it brought along is forgotten, it may be
+            // silent for less long.
+            Who::Worker(number) => {
+                let its = self.inherited.iter().filter(|(_, entry)| entry.worker == number);
+                let host = self.workers.get(&number).and_then(|worker| worker.host);
+                let forsaken = its.map(|(attempt, _)| Due::Forsaken(*attempt));
+                forsaken.chain(host.map(Due::HostGone)).collect()
+            }
+        };
+        before.retain(|due| self.may_happen(*due));
+        while !self.may_happen(silence)
+            && let Some(due) = before.pop()
         {
             self.happen(due);
         }

@@ -1,7 +1,7 @@
 //! Attempts of an earlier life of the broker that workers still hold. Their requests take them
 //! over; until then they count in their workers' windows, and their ends are kept for a while.
 
-use pinmesh_core::{Conn, DoneEvent};
+use pinmesh_core::{Body as _, Conn, DoneEvent};
 use pinmesh_protocol::command::Held;
 use pinmesh_protocol::id::{AttemptId, PeerId, RequestId};
 use pinmesh_protocol::status::HeldState;
@@ -13,18 +13,14 @@ use crate::record::Body;
 /// The most that one worker may bring along, whatever its window.
 const BROUGHT_MAX: usize = 1024;
 
+/// The most that all workers may bring along together.
+const BROUGHT_IN_ALL_MAX: usize = 262_144;
+
 /// What is to become of such an attempt.
 #[derive(Clone, Debug)]
 pub(super) enum Standing {
     /// Its request has not come; after `until` it will not come any more.
-    Unclaimed {
-        client: PeerId,
-        request: RequestId,
-        until: u64,
-        /// It was the n-th to be listed: the latest of a request is the one that it takes over.
-        order: u64,
-        end: Option<Box<DoneEvent<Body>>>,
-    },
+    Unclaimed { client: PeerId, request: RequestId, until: u64, end: Option<Box<DoneEvent<Body>>> },
     /// This task goes on with it.
     Adopted(Age),
     /// Nobody asked for it in time.
@@ -73,6 +69,18 @@ impl Oracle {
     /// READY lists it. `false`: it is to be stopped hard.
     pub(super) fn inherit(&mut self, number: WorkerNo, held: &Held) -> bool {
         let attempt = held.attempt;
+        if let Some(entry) = self.inherited.get_mut(&attempt) {
+            // It is with one worker, whatever another one says.
+            if entry.worker != number {
+                return entry.has_end();
+            }
+            if matches!(entry.standing, Standing::Unclaimed { .. }) {
+                entry.is_listed = true;
+                return true;
+            }
+        } else if !self.has_room_for_more(number) {
+            return false;
+        }
         let client = self.clients.get(&held.client_id);
         if let Some(age) = client.and_then(|client| client.requests.get(&held.request_id)).copied()
         {
@@ -88,39 +96,26 @@ impl Oracle {
             }
             return false;
         }
-        if let Some(entry) = self.inherited.get_mut(&attempt)
-            && (entry.worker == number || entry.has_end())
-        {
-            entry.is_listed = true;
-            return true;
-        }
         let standing = Standing::Unclaimed {
             client: held.client_id,
             request: held.request_id,
             until: self.now.saturating_add(self.config.client_kept.0),
-            order: self.listed_order(),
             end: None,
         };
-        self.remember(number, attempt, standing)
+        self.remember(number, attempt, standing);
+        true
     }
 
-    fn listed_order(&mut self) -> u64 {
-        self.listings += 1;
-        self.listings
-    }
-
-    /// Notes it, if its worker has not brought more along than its window.
-    fn remember(&mut self, number: WorkerNo, attempt: AttemptId, standing: Standing) -> bool {
-        self.inherited.remove(&attempt);
-        self.recount(number);
+    /// Whether its worker has not brought as many along as its window.
+    fn has_room_for_more(&self, number: WorkerNo) -> bool {
         let brought = self.inherited.values().filter(|entry| entry.worker == number).count();
         let window = self.workers.get(&number).map_or(0, |worker| worker.own_window.0);
-        if brought >= BROUGHT_MAX.min(window as usize) {
-            return false;
-        }
+        brought < BROUGHT_MAX.min(window as usize) && self.inherited.len() < BROUGHT_IN_ALL_MAX
+    }
+
+    fn remember(&mut self, number: WorkerNo, attempt: AttemptId, standing: Standing) {
         self.inherited.insert(attempt, Inherited { worker: number, is_listed: true, standing });
         self.recount(number);
-        true
     }
 
     /// What a worker holds beside what was sent to it may have changed: then it may be offered
@@ -163,31 +158,38 @@ impl Oracle {
         }
     }
 
-    /// A task has come in: an attempt that runs for its request is its own, and an end that is
-    /// kept ends it.
+    /// A task has come in: an end that is kept for its request ends it, or else it takes over an
+    /// attempt that runs. Others of the same request are superseded.
     pub(super) fn claim(&mut self, age: Age, client: PeerId) {
         let request = self.tasks[&age].request;
-        let its = self.inherited.iter().filter_map(|(attempt, entry)| match &entry.standing {
-            Standing::Unclaimed { client: of, request: which, order, .. }
-                if (*of, *which) == (client, request) =>
-            {
-                Some((*order, *attempt))
+        let its = self.inherited.iter().rev().filter(|(_, entry)| match &entry.standing {
+            Standing::Unclaimed { client: of, request: which, .. } => {
+                (*of, *which) == (client, request)
             }
-            _ => None,
+            _ => false,
         });
-        let Some((_, attempt)) = its.max() else { return };
-        let Some(entry) = self.inherited.remove(&attempt) else { return };
-        let number = entry.worker;
-        self.recount(number);
-        if let Standing::Unclaimed { end: Some(done), .. } = entry.standing {
-            self.ledger.adopted += 1;
-            return self.end_by_handler(age, &done);
+        let its: Vec<(AttemptId, Inherited)> =
+            its.map(|(attempt, entry)| (*attempt, entry.clone())).collect();
+        let ended = its.iter().position(|(_, entry)| entry.has_end());
+        let chosen =
+            ended.or_else(|| its.iter().position(|(_, entry)| self.can_adopt(age, entry.worker)));
+        for (place, (attempt, entry)) in its.into_iter().enumerate() {
+            let (number, has_end) = (entry.worker, entry.has_end());
+            self.inherited.remove(&attempt);
+            self.recount(number);
+            match entry.standing {
+                Standing::Unclaimed { end: Some(done), .. } if chosen == Some(place) => {
+                    self.ledger.adopted += 1;
+                    self.end_by_handler(age, &done);
+                }
+                _ if chosen == Some(place) => self.adopt(age, number, attempt),
+                _ if has_end => self.ledger.stale_ends += 1,
+                _ => {
+                    self.remember(number, attempt, Standing::Superseded);
+                    self.expect_cancel(number, attempt, true);
+                }
+            }
         }
-        if self.can_adopt(age, number) {
-            return self.adopt(age, number, attempt);
-        }
-        self.remember(number, attempt, Standing::Superseded);
-        self.expect_cancel(number, attempt, true);
     }
 
     /// DONE of an unclaimed attempt is kept for its request. `false`: it is an end like any other.
@@ -197,7 +199,9 @@ impl Oracle {
         number: WorkerNo,
         done: &DoneEvent<Body>,
     ) -> bool {
-        let is_too_much = self.is_too_much(&done.body);
+        // It counts as a task does: results keep their own room.
+        let is_too_much = self.is_too_much(&done.body)
+            || self.counts.bytes + done.body.payload_bytes() > self.config.memory_bytes_max;
         let Some(entry) = self.inherited.get_mut(&done.attempt) else { return false };
         if entry.worker != number || is_too_much {
             return false;

@@ -101,7 +101,7 @@ impl Oracle {
             worker.conn = Some(conn);
             worker.presence = Presence::Greeting;
             worker.is_full = false;
-            worker.next_part = 0;
+            worker.next_part = Some(0);
         }
         Who::Worker(number)
     }

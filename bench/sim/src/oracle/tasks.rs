@@ -6,6 +6,7 @@ use pinmesh_protocol::status::{LossKind, Status};
 
 use super::book::{Age, End, State, WorkerNo};
 use super::inherited::Standing;
+use super::time::Due;
 use super::{Expected, Oracle};
 use crate::record::Said;
 
@@ -14,7 +15,8 @@ impl Oracle {
     pub(super) fn task_of(&self, attempt: AttemptId) -> Option<Age> {
         let age = match self.inherited.get(&attempt).map(|entry| &entry.standing) {
             Some(Standing::Adopted(age)) => Some(*age),
-            _ => self.ids.get(&attempt.task).copied(),
+            _ if attempt.epoch == self.config.epoch => self.ids.get(&attempt.task).copied(),
+            _ => None,
         };
         age.filter(|age| self.tasks.get(age).is_some_and(|task| task.attempt == attempt))
     }
@@ -56,7 +58,13 @@ impl Oracle {
 
     /// In the mesh's words.
     pub(super) fn end(&mut self, age: Age, status: Status) {
-        self.finish(age, status, (None, None));
+        let first = match status {
+            Status::Lost | Status::Cancelled => self.ended_by_time.get(&age).copied(),
+            _ => None,
+        };
+        let may_be_first = [Due::Deadline(age), Due::NoService(age)];
+        let first = first.filter(|_| may_be_first.iter().any(|due| self.may_happen(*due)));
+        self.finish(age, first.unwrap_or(status), (None, None));
     }
 
     /// A task is kept while it has not ended, while its client has not acknowledged its end, and
@@ -104,10 +112,15 @@ impl Oracle {
             State::InFlight | State::Awaiting(_) => {}
         }
         self.ledger.requeued += 1;
+        self.ambiguous_back +=
+            u64::from(self.is_tick && task.deadline.is_some_and(|at| at <= self.now));
         if task.is_cancelled || task.client.is_none() {
             return self.end(age, Status::Cancelled);
         }
         task.state = State::Pending;
+        if self.is_tick {
+            self.note_too_long_for(age);
+        }
     }
 
     /// Its worker died under it: charged, and over after `crashes_max` of them.

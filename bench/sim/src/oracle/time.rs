@@ -19,7 +19,7 @@ pub(super) enum Due {
     Silence(Conn),
     /// A client was away for too long.
     Dropped(PeerId),
-    /// A worker that nobody speaks for was away for too long.
+    /// A worker was away for so long that it is given up, unless its supervisor speaks for it.
     Away(WorkerNo),
     /// A host's lease ends.
     Lease(PeerId),
@@ -109,8 +109,7 @@ impl Oracle {
             Due::Dropped(id) => self.clients.get(&id)?.drop_at,
             Due::Away(number) => {
                 let worker = self.workers.get(&number)?;
-                let is_away = worker.conn.is_none() && self.worker_silence_max(number).is_some();
-                is_away.then_some(worker.away_until)
+                worker.conn.is_none().then_some(worker.away_until)
             }
             Due::Lease(id) => {
                 let host = self.hosts.get(&id).filter(|host| host.has_lease)?;
@@ -224,7 +223,7 @@ impl Oracle {
                 }
             }
             Due::Dropped(id) => self.drop_client(id),
-            Due::Away(number) => self.lose_silent(number),
+            Due::Away(number) => self.look_at_away(number),
             Due::Lease(id) => {
                 if let Some(host) = self.hosts.get_mut(&id) {
                     host.has_lease = false;
@@ -235,6 +234,9 @@ impl Oracle {
             Due::Deadline(age) => {
                 if self.tasks[&age].state == State::InFlight {
                     self.ask_to_stop(age);
+                    let ends = self.tasks[&age].holder.map(|number| self.ends_of(number));
+                    let mut ends = ends.unwrap_or_default().into_iter();
+                    self.ambiguous_back += u64::from(ends.any(|due| self.may_happen(due)));
                 }
                 self.end(age, Status::Expired);
             }
@@ -246,6 +248,17 @@ impl Oracle {
                     worker.is_passed_over = false;
                 }
             }
+        }
+    }
+
+    /// A worker is away: it is given up, or looked at again where its supervisor speaks for it.
+    fn look_at_away(&mut self, number: WorkerNo) {
+        if self.worker_silence_max(number).is_some() {
+            return self.lose_silent(number);
+        }
+        let again = self.now.saturating_add(self.silence_max());
+        if let Some(worker) = self.workers.get_mut(&number) {
+            worker.away_until = again;
         }
     }
 

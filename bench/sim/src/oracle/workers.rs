@@ -23,7 +23,7 @@ impl Oracle {
 
     pub(super) fn on_ready(&mut self, conn: Conn, ready: &Ready<'_>) {
         let Some(number) = self.worker_of(conn) else { return };
-        if ready.part != self.workers[&number].next_part || ready.part >= ready.parts {
+        if Some(ready.part) != self.workers[&number].next_part || ready.part >= ready.parts {
             return self.refuse_session(conn, RefusedCode::Malformed);
         }
         if ready.part == 0 {
@@ -38,8 +38,9 @@ impl Oracle {
             }
         }
         let Some(worker) = self.workers.get_mut(&number) else { return };
-        worker.next_part += 1;
-        if ready.part + 1 == ready.parts && worker.presence == Presence::Greeting {
+        let is_last = ready.part + 1 == ready.parts;
+        worker.next_part = (!is_last).then_some(ready.part + 1);
+        if is_last && worker.presence == Presence::Greeting {
             worker.presence = Presence::Serving;
             self.forget_unlisted(number);
             for age in self.workers[&number].holds.clone() {
