@@ -203,6 +203,8 @@ impl RunLoop {
             let Some((index, ticket)) = self.next(now) else { return false };
             if self.links.iter().any(|link| link.io.has_waited(now, FLUSH_AFTER_NS)) {
                 self.links.iter_mut().for_each(|link| link.io.flush());
+                // Sending is not the task's run time.
+                now = clock::now();
             }
             now = self.run_one(index, ticket, now);
             if now.since(pass_start) >= FLUSH_AFTER_NS {
