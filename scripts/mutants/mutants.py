@@ -20,7 +20,7 @@ COUNT = 300
 CAUGHT_MIN = 0.90
 TESTS_SECONDS_MAX = 10.0
 # A mutant that hangs is given up; a sound run of the tests takes a tenth of that.
-TIMEOUT_SECONDS = 15
+TIMEOUT_SECONDS = 9
 # Outcomes are kept after each batch: so many are lost at most when the run is interrupted.
 BATCH = 10
 
