@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pinmesh_protocol::id::{PeerId, RequestId};
 use pinmesh_protocol::limits::{NAME_BYTES_MAX, WINDOW_TASKS_MAX};
 use pinmesh_protocol::rendezvous;
-use pinmesh_session::client::{ClientConfig, ClientCounters};
+use pinmesh_session::client::{Cancel, ClientConfig, ClientCounters};
 use pinmesh_transport::{
     Context, ContextOptions, Dealer, Endpoint, PeerKeys, Poller, SocketOptions, Token,
 };
@@ -376,7 +376,12 @@ impl Client {
     /// Asks for a task to be stopped. It then ends [`Error::Cancelled`], or as it ended if that was
     /// faster.
     pub fn cancel(&self, request_id: RequestId) {
-        self.shared.cancel(request_id);
+        self.shared.cancel(request_id, Cancel::Soft);
+    }
+
+    /// As [`cancel`](Self::cancel), but kills what runs: see [`Handle::cancel_hard`].
+    pub fn cancel_hard(&self, request_id: RequestId) {
+        self.shared.cancel(request_id, Cancel::Hard);
     }
 
     /// Tasks that have been handed in and not ended.

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use pinmesh_protocol::id::RequestId;
+use pinmesh_session::client::Cancel;
 
 use crate::completion::{Slot, Waiter};
 use crate::payload::{RawReply, Reply};
@@ -57,7 +58,14 @@ impl<T> Handle<T> {
     /// Asks for the task to be stopped. The handle then tells [`Error::Cancelled`], or how the task
     /// ended if that was faster.
     pub fn cancel(&self) {
-        self.shared.cancel(self.request_id);
+        self.shared.cancel(self.request_id, Cancel::Soft);
+    }
+
+    /// As [`cancel`](Self::cancel), but does not wait for a handler that is running to look: its
+    /// worker is killed over it and started again, and the other tasks there go back unharmed. A
+    /// worker without a supervisor is not killed.
+    pub fn cancel_hard(&self) {
+        self.shared.cancel(self.request_id, Cancel::Hard);
     }
 
     /// Waits for the output.

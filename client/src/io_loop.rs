@@ -113,7 +113,7 @@ impl IoLoop {
         match order {
             Order::Submit(new) => self.handle(ClientEvent::Submit(new)),
             Order::Service(name) => self.handle(ClientEvent::Service(&name)),
-            Order::Cancel(request_id) => self.handle(ClientEvent::Cancel(request_id)),
+            Order::Cancel(request_id, how) => self.handle(ClientEvent::Cancel(request_id, how)),
             Order::Ping(sender) => {
                 let token = self.net.add_ping(sender);
                 self.handle(ClientEvent::Ping(token));

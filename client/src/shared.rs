@@ -10,7 +10,9 @@ use mio::Waker;
 use pinmesh_protocol::id::RequestId;
 use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
 use pinmesh_session::Time;
-use pinmesh_session::client::{ClientCounters, NewRequest, Pong, SERVICE_NAMES_MAX, ServiceId};
+use pinmesh_session::client::{
+    Cancel, ClientCounters, NewRequest, Pong, SERVICE_NAMES_MAX, ServiceId,
+};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::completion::{Ticket, lock};
@@ -32,7 +34,7 @@ pub(crate) struct Body {
 pub(crate) enum Order {
     Service(Arc<str>),
     Submit(NewRequest<Body>),
-    Cancel(RequestId),
+    Cancel(RequestId, Cancel),
     Ping(Sender<Pong>),
     /// Go, once everything is handed to the sockets, or resolved if `awaits_results`; at `until` in
     /// any case.
@@ -191,9 +193,9 @@ impl Shared {
         Ok(())
     }
 
-    pub(crate) fn cancel(&self, request_id: RequestId) {
+    pub(crate) fn cancel(&self, request_id: RequestId, how: Cancel) {
         // A closed client has resolved everything: nothing is left to cancel.
-        let _ = self.order(Order::Cancel(request_id));
+        let _ = self.order(Order::Cancel(request_id, how));
     }
 
     /// Hands a task in. With no room it waits, if it may, until then. A task that is not taken has

@@ -8,8 +8,8 @@ use pinmesh_protocol::command::{Accepted, Payload, Submit, ToBroker};
 use pinmesh_protocol::id::{ContentType, Priority, RequestId};
 use pinmesh_session::Time;
 use pinmesh_session::client::{
-    Client, ClientConfig, ClientEvent, ClientOutbox, LinkId, LinkNews, NewRequest, Outcome, Pong,
-    ServiceId, SubmitHeader,
+    Cancel, Client, ClientConfig, ClientEvent, ClientOutbox, LinkId, LinkNews, NewRequest, Outcome,
+    Pong, ServiceId, SubmitHeader,
 };
 
 use crate::checker::{Asked, Checker};
@@ -340,9 +340,15 @@ impl ClientSim {
     }
 
     /// A request is no longer wanted.
-    pub fn cancel(&mut self, world: &mut World, checker: &mut Checker, request: RequestId) {
+    pub fn cancel(
+        &mut self,
+        world: &mut World,
+        checker: &mut Checker,
+        request: RequestId,
+        how: Cancel,
+    ) {
         checker.on_cancelled(Key { client: self.number, request });
-        self.handle(world, checker, ClientEvent::Cancel(request));
+        self.handle(world, checker, ClientEvent::Cancel(request, how));
         self.settle(world, checker);
     }
 

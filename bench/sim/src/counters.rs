@@ -97,7 +97,7 @@ counts! {
     /// LOST: killed because a lease ended.
     LostLeaseEnded Branch "LOST, lease ended",
     /// LOST: killed by a hard cancel.
-    LostCancelled Info "LOST, cancelled",
+    LostCancelled Branch "LOST, cancelled",
     /// LOST: left with its host.
     LostShutdown Branch "LOST, shutdown",
     /// LOST named started attempts beside the running one.

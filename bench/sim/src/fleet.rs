@@ -3,6 +3,7 @@
 
 use pinmesh_core::Event;
 use pinmesh_protocol::id::{Incarnation, Slot};
+use pinmesh_session::client::Cancel;
 use pinmesh_session::supervision::Death;
 
 use crate::broker::BrokerSim;
@@ -313,7 +314,8 @@ impl Fleet {
         let open = client.open.len() as u64;
         if open > 0 && self.world.random.one_in(12) {
             let request = client.open[self.world.random.below(open) as usize];
-            client.cancel(&mut self.world, &mut self.checker, request);
+            let how = if self.world.random.one_in(3) { Cancel::Hard } else { Cancel::Soft };
+            client.cancel(&mut self.world, &mut self.checker, request, how);
             return true;
         }
         for _ in 0..self.world.random.between(1, self.shape.burst) {

@@ -135,8 +135,11 @@ fn say(bytes: &mut Vec<u8>, choice: u64, attempt: AttemptId, key: Key) {
             payload: Payload::Inline(&output),
         }),
         9 => {
-            let cancel =
-                CancelRequest { request_id: RequestId(key.request.0), submission: Submission(99) };
+            let cancel = CancelRequest {
+                request_id: RequestId(key.request.0),
+                submission: Submission(99),
+                is_hard: true,
+            };
             ToBroker::Cancel(cancel)
         }
         10 => ToBroker::Window(Window { tasks: 0, bytes: 1 }),

@@ -34,7 +34,8 @@ pub fn to_broker(command: &ToBroker<'_>, from: Owner, checker: &Checker) -> Opti
             format!("SUBMIT {} s{}", request(submit.request_id), submit.submission)
         }
         ToBroker::Cancel(cancel) => {
-            format!("CANCEL {} s{}", request(cancel.request_id), cancel.submission)
+            let how = if cancel.is_hard { " hard" } else { "" };
+            format!("CANCEL {} s{}{how}", request(cancel.request_id), cancel.submission)
         }
         ToBroker::Ready(ready) => {
             let held: Vec<_> = ready

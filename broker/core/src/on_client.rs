@@ -13,7 +13,7 @@ use crate::outbox::Outbox;
 use crate::session::Peer;
 use crate::slab::{ClientKey, Key, ServiceKey, TaskKey, WorkerKey};
 use crate::state::{State, Wake};
-use crate::task::{EndBody, TASK_OVERHEAD_BYTES, Task, TaskState};
+use crate::task::{Cancel, EndBody, TASK_OVERHEAD_BYTES, Task, TaskState};
 use crate::time::Span;
 
 impl<B: Body> State<B> {
@@ -131,7 +131,7 @@ impl<B: Body> State<B> {
             has_returned: false,
             priority: submit.priority,
             is_at_most_once: options.at_most_once,
-            is_cancelled: false,
+            cancel: None,
             is_listed: false,
             state: TaskState::Pending,
             occupies: false,
@@ -213,8 +213,12 @@ impl<B: Body> State<B> {
                 self.finish(key, Status::Cancelled, None, text, out);
             }
             TaskState::InFlight => {
-                task.is_cancelled = true;
-                self.ask_to_stop(key, false, out);
+                let how = if cancel.is_hard { Cancel::Hard } else { Cancel::Soft };
+                // Saying it again costs the worker nothing.
+                if task.cancel < Some(how) {
+                    task.cancel = Some(how);
+                    self.ask_to_stop(key, cancel.is_hard, out);
+                }
             }
             TaskState::AwaitingEnd | TaskState::Ended => {}
         }
@@ -228,6 +232,17 @@ impl<B: Body> State<B> {
         let Some(conn) = self.overseer_conn(task.worker) else { return };
         let slot = worker.slot;
         out.send(conn, FromBroker::Cancel(CancelAttempt { slot, attempt, is_hard }));
+    }
+
+    /// Who acts on this worker's attempts has a new session: what it heard in the one before may be
+    /// lost.
+    pub(crate) fn repeat_cancels(&mut self, worker: WorkerKey, out: &mut impl Outbox<B>) {
+        for key in self.held_by(worker.index()) {
+            let task = self.tasks.at(key.index());
+            if let (TaskState::InFlight, Some(how)) = (task.state, task.cancel) {
+                self.ask_to_stop(key, how == Cancel::Hard, out);
+            }
+        }
     }
 
     pub(crate) fn on_fetch(&mut self, conn: Conn, key: &[u8], out: &mut impl Outbox<B>) {

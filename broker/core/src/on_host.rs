@@ -37,7 +37,7 @@ impl<B: Body> State<B> {
     pub(crate) fn on_host(&mut self, conn: Conn, command: &HostCommand, out: &mut impl Outbox<B>) {
         let Some(key) = self.host_of(conn, "HOST", out) else { return };
         let host = self.hosts.at_mut(key.index());
-        host.is_listed = true;
+        let is_first = !core::mem::replace(&mut host.is_listed, true);
         let mut alive: BTreeMap<Slot, Incarnation> = BTreeMap::new();
         for worker in &command.workers {
             alive.insert(worker.slot, worker.incarnation);
@@ -63,6 +63,11 @@ impl<B: Body> State<B> {
         self.renew_lease(key, out);
         for attempt in command.workers.iter().flat_map(|worker| &worker.claimed) {
             self.stop_superseded(*attempt, out);
+        }
+        if is_first {
+            for (_, worker) in self.workers_of(peer_id) {
+                self.repeat_cancels(worker, out);
+            }
         }
     }
 

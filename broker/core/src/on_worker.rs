@@ -42,6 +42,9 @@ impl<B: Body> State<B> {
             worker.state = WorkerState::Serving;
             self.forget_unlisted(key);
             self.requeue_unlisted(key, out);
+            if self.workers.at(key.index()).host.is_none() {
+                self.repeat_cancels(key, out);
+            }
             self.list(key.index());
             self.feed(key, out);
         } else if !self.inherited.is_empty() {

@@ -158,7 +158,7 @@ impl<B: Body> State<B> {
         }
         debug_assert_ne!(task.state, TaskState::Pending, "only an attempt goes back");
         self.ledger.requeued += 1;
-        let (task_client, is_cancelled) = (task.client, task.is_cancelled);
+        let (task_client, is_cancelled) = (task.client, task.cancel.is_some());
         self.stop_awaiting(key);
         if is_cancelled || !self.is_wanted(task_client) {
             let text = EndBody::Fixed("cancelled before it was started");

@@ -28,6 +28,15 @@ pub(crate) enum TaskState {
     Ended,
 }
 
+/// How a client wants its task to be stopped.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Cancel {
+    /// The handler is asked.
+    Soft,
+    /// What runs is killed.
+    Hard,
+}
+
 /// How a task ended, kept until the client has acknowledged it.
 #[derive(Debug)]
 pub(crate) struct End<B> {
@@ -82,7 +91,8 @@ pub(crate) struct Task<B> {
     pub(crate) has_returned: bool,
     pub(crate) priority: Priority,
     pub(crate) is_at_most_once: bool,
-    pub(crate) is_cancelled: bool,
+    /// Its client wants it no longer.
+    pub(crate) cancel: Option<Cancel>,
     /// Named by a READY whose last part has not come.
     pub(crate) is_listed: bool,
     pub(crate) state: TaskState,

@@ -2,10 +2,10 @@
 
 use pinmesh_core::{Conn, Event, Span};
 use pinmesh_protocol::id::Slot;
-use pinmesh_protocol::status::{EndStatus, LossKind, Status};
+use pinmesh_protocol::status::{EndStatus, HeldState, LossKind, Role, Status};
 
 use crate::support::{
-    Ask, Greeting, SECOND, Sent, Sim, TaskSent, attempt, results, sent_to, tasks,
+    Ask, Greeting, SECOND, Sent, Sim, TaskSent, attempt, held, results, sent_to, tasks,
 };
 
 /// A client, a supervisor with one worker in slot 0, and a task in flight there.
@@ -44,6 +44,74 @@ fn the_supervisor_is_asked_softly_to_stop_a_running_task() {
     let [Sent::Cancel(cancel)] = sent_to(&effects, supervisor)[..] else { panic!("{effects:?}") };
     assert_eq!((cancel.slot, cancel.attempt, cancel.is_hard), (Slot(0), attempt(&task), false));
     assert!(results(&effects).is_empty(), "it has not stopped yet");
+}
+
+/// Of each CANCEL to that peer, whether it is hard.
+fn cancels(effects: &[crate::support::Effect], to: Conn) -> Vec<bool> {
+    let said = sent_to(effects, to).into_iter();
+    said.filter_map(|sent| match sent {
+        Sent::Cancel(cancel) => Some(cancel.is_hard),
+        _ => None,
+    })
+    .collect()
+}
+
+#[test]
+fn a_cancel_that_is_repeated_is_passed_on_once_and_a_hard_one_once_more() {
+    let (mut sim, client, supervisor, task) = in_flight();
+    assert_eq!(cancels(&sim.cancel(client, 1, 1), supervisor), [false]);
+    assert!(sim.cancel(client, 1, 1).is_empty());
+    let effects = sim.cancel_hard(client, 1);
+    let [Sent::Cancel(cancel)] = sent_to(&effects, supervisor)[..] else { panic!("{effects:?}") };
+    assert_eq!((cancel.attempt, cancel.is_hard), (attempt(&task), true));
+    assert!(sim.cancel_hard(client, 1).is_empty());
+    assert!(sim.cancel(client, 1, 1).is_empty(), "nor does a soft one follow a hard one");
+}
+
+#[test]
+fn a_hard_cancel_ends_what_waits_at_once() {
+    let mut sim = Sim::new();
+    let client = sim.client(1);
+    sim.submit(client, 1);
+    assert_eq!(results(&sim.cancel_hard(client, 1)), [(client, 1, Status::Cancelled)]);
+}
+
+#[test]
+fn a_hard_cancel_harms_none_of_the_workers_other_tasks() {
+    let (mut sim, client, supervisor, task) = in_flight();
+    let started = tasks(&sim.submit(client, 2))[0];
+    sim.submit(client, 3);
+    sim.cancel_hard(client, 1);
+    let effects = sim.lost(supervisor, LossKind::Cancelled, Some(&task), &[&started]);
+    assert_eq!(results(&effects), [(client, 1, Status::Cancelled)]);
+    assert_eq!(sim.broker.counts().pending, 2, "they go back");
+    assert!(sim.broker.tasks().all(|task| task.tries == 0), "uncharged");
+}
+
+#[test]
+fn a_supervisor_that_comes_back_is_told_again_what_is_to_stop() {
+    let (mut sim, client, supervisor, _) = in_flight();
+    sim.submit(client, 2);
+    sim.cancel(client, 1, 1);
+    sim.event(Event::Gone(supervisor));
+    assert!(sim.cancel_hard(client, 1).is_empty(), "nobody is there to be told");
+    let again = Conn(9);
+    sim.hello(9, Role::Supervisor, 2);
+    assert_eq!(cancels(&sim.host(again, &[(0, 1)]), again), [true]);
+    assert!(cancels(&sim.host(again, &[(0, 1)]), again).is_empty(), "once a session");
+}
+
+#[test]
+fn a_worker_without_a_supervisor_that_comes_back_is_told_again_what_is_to_stop() {
+    let mut sim = Sim::new();
+    let client = sim.client(1);
+    let worker = sim.worker(2, &["work"]);
+    let task = tasks(&sim.submit(client, 1))[0];
+    sim.event(Event::Gone(worker));
+    assert!(sim.cancel(client, 1, 1).is_empty());
+    let held = vec![held(&task, HeldState::Waiting)];
+    let effects = sim.greet(3, 2, Greeting { held, ..Greeting::default() });
+    assert_eq!(cancels(&effects, Conn(3)), [false]);
 }
 
 #[test]

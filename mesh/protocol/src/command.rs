@@ -198,6 +198,8 @@ pub struct CancelRequest {
     pub request_id: RequestId,
     /// The submission that is to be cancelled.
     pub submission: Submission,
+    /// Kill it rather than ask it, where it runs.
+    pub is_hard: bool,
 }
 
 /// Times of a request inside the mesh, nanoseconds. Each is measured on one clock; their sum is the

@@ -158,7 +158,7 @@ TO_BROKER = BOTH | {
     16: ("SUBMIT", [("request_id", u64), ("submission", u32), ("service", service),
         ("priority", uint(8, 10, 1)), ("deadline_ns", nil_or(u64)), ("content_type", u32),
         ("options", nil_or(options)), ("payload", payload)]),
-    17: ("CANCEL", [("request_id", u64), ("submission", u32)]),
+    17: ("CANCEL", [("request_id", u64), ("submission", u32), ("is_hard", boolean)]),
     18: ("FETCH", [("key", binary(KEY))]),
     33: ("DONE", [*ATTEMPT, ("status", one_of(0, 1, 5)), ("residence_ns", u64),
         ("service_ns", u64), *PAYLOAD]),

@@ -34,7 +34,7 @@ mod property;
 mod tests;
 
 pub use event::{
-    ClientConfig, ClientCounters, ClientEvent, ClientOutbox, CloseReason, LinkId, LinkNews,
+    Cancel, ClientConfig, ClientCounters, ClientEvent, ClientOutbox, CloseReason, LinkId, LinkNews,
     LocalEnd, NewRequest, Outcome, Pong, ServiceId, SubmitHeader, WakeReason,
 };
 
@@ -113,7 +113,7 @@ impl<B> Client<B> {
                 self.on_wakeup(now, false, outbox);
             }
             ClientEvent::Service(name) => self.on_service(name),
-            ClientEvent::Cancel(request_id) => self.on_cancel(request_id, outbox),
+            ClientEvent::Cancel(request_id, how) => self.on_cancel(request_id, how, outbox),
             ClientEvent::Ping(token) => self.on_ping(now, token, outbox),
             ClientEvent::Malformed(link, code) => {
                 self.refuse(now, link, code, "malformed command", outbox);
@@ -232,7 +232,12 @@ impl<B> Client<B> {
         self.pump(now, outbox);
     }
 
-    fn on_cancel<O: ClientOutbox<B>>(&mut self, request_id: RequestId, outbox: &mut O) {
+    fn on_cancel<O: ClientOutbox<B>>(
+        &mut self,
+        request_id: RequestId,
+        how: Cancel,
+        outbox: &mut O,
+    ) {
         let Some(request) = self.table.request_mut(request_id) else { return };
         let submission = request.submission;
         match request.place {
@@ -241,9 +246,11 @@ impl<B> Client<B> {
                 self.finish(request_id, Outcome::Local(LocalEnd::Cancelled), outbox);
             }
             Place::Held(link) => {
-                let is_repeated = core::mem::replace(&mut request.is_cancelled, true);
-                if !is_repeated && self.links[usize::from(link.0)].session().is_some() {
-                    let cancel = CancelRequest { request_id, submission };
+                let is_more = request.cancel < Some(how);
+                request.cancel = request.cancel.max(Some(how));
+                if is_more && self.links[usize::from(link.0)].session().is_some() {
+                    let is_hard = how == Cancel::Hard;
+                    let cancel = CancelRequest { request_id, submission, is_hard };
                     outbox.send(link, &ToBroker::Cancel(cancel));
                 }
             }

@@ -56,7 +56,9 @@ impl Barrage {
             0 | 1 => {
                 let request_id = self.some_request();
                 let submission = Submission(self.random.between(1, 3) as u32);
-                self.event(Event::Cancel(conn, CancelRequest { request_id, submission }))
+                let is_hard = self.random.one_in(2);
+                let cancel = CancelRequest { request_id, submission, is_hard };
+                self.event(Event::Cancel(conn, cancel))
             }
             2..=6 => {
                 let count = self.random.scale(1, 60);

@@ -139,7 +139,8 @@ pub(super) struct Task {
     pub(super) service: String,
     pub(super) priority: Priority,
     pub(super) is_at_most_once: bool,
-    pub(super) is_cancelled: bool,
+    /// Its client has cancelled it; `true`: hard.
+    pub(super) cancelled: Option<bool>,
     pub(super) state: State,
     /// Whom it keeps busy.
     pub(super) holder: Option<WorkerNo>,

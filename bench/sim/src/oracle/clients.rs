@@ -6,7 +6,7 @@ use pinmesh_protocol::id::{AttemptId, Dispatch, PeerId, TaskId};
 use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
 use pinmesh_protocol::status::{FetchState, RefusedCode, Status};
 
-use super::book::{Age, State, Task, Who};
+use super::book::{Age, State, Task, Who, WorkerNo};
 use super::time::Due;
 use super::{Expected, Oracle};
 use crate::record::{Body, Effect, Sent};
@@ -150,7 +150,7 @@ impl Oracle {
             service,
             priority: submit.priority,
             is_at_most_once: options.at_most_once,
-            is_cancelled: false,
+            cancelled: None,
             state: State::Pending,
             holder: None,
             dispatch: Dispatch(0),
@@ -188,19 +188,36 @@ impl Oracle {
         match task.state {
             State::Pending => self.end(age, Status::Cancelled),
             State::InFlight => {
-                task.is_cancelled = true;
-                self.ask_to_stop(age);
+                let is_news = match task.cancelled {
+                    None => true,
+                    Some(was_hard) => cancel.is_hard && !was_hard,
+                };
+                if is_news {
+                    task.cancelled = Some(cancel.is_hard);
+                    self.ask_to_stop(age, cancel.is_hard);
+                }
             }
             State::Awaiting(_) | State::Ended => {}
         }
     }
 
-    /// CANCEL, not hard: to the supervisor, or to the worker where there is none.
-    pub(super) fn ask_to_stop(&mut self, age: Age) {
+    /// What is cancelled and in flight there is cancelled again: behind the first HOST of a
+    /// session, and behind the READY of a worker without a supervisor.
+    pub(super) fn cancel_again(&mut self, number: WorkerNo) {
+        for age in self.workers[&number].holds.clone() {
+            let task = &self.tasks[&age];
+            if let (State::InFlight, Some(is_hard)) = (task.state, task.cancelled) {
+                self.ask_to_stop(age, is_hard);
+            }
+        }
+    }
+
+    /// CANCEL: to the supervisor, or to the worker where there is none.
+    pub(super) fn ask_to_stop(&mut self, age: Age, is_hard: bool) {
         let Some(task) = self.tasks.get(&age) else { return };
         let (attempt, number) = (task.attempt, task.sent_to);
         if let Some(number) = number {
-            self.expect_cancel(number, attempt, false);
+            self.expect_cancel(number, attempt, is_hard);
         }
     }
 

@@ -46,12 +46,18 @@ impl Oracle {
             }
         });
         self.lose_workers(gone);
-        if let Some(host) = self.hosts.get_mut(&id) {
-            host.is_listed = true;
-        }
+        let was_listed = self
+            .hosts
+            .get_mut(&id)
+            .is_some_and(|host| std::mem::replace(&mut host.is_listed, true));
         self.pieces.push_back(Piece::Lease(id));
         for attempt in command.workers.iter().flat_map(|worker| &worker.claimed) {
             self.stop_superseded(*attempt);
+        }
+        if !was_listed {
+            for number in self.workers_of(id) {
+                self.cancel_again(number);
+            }
         }
     }
 

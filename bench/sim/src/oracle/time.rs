@@ -233,7 +233,7 @@ impl Oracle {
             Due::NoService(age) => self.end(age, Status::NoService),
             Due::Deadline(age) => {
                 if self.tasks[&age].state == State::InFlight {
-                    self.ask_to_stop(age);
+                    self.ask_to_stop(age, false);
                     let ends = self.tasks[&age].holder.map(|number| self.ends_of(number));
                     let mut ends = ends.unwrap_or_default().into_iter();
                     self.ambiguous_back += u64::from(ends.any(|due| self.may_happen(due)));

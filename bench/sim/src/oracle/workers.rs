@@ -50,6 +50,9 @@ impl Oracle {
                     self.requeue(age);
                 }
             }
+            if self.workers[&number].host.is_none() {
+                self.cancel_again(number);
+            }
         }
     }
 

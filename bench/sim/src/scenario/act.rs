@@ -35,10 +35,10 @@ impl Player {
                     self.keys.extend(ask.name.clone().map(|name| (name, key)));
                 }
             }
-            Action::Cancel { client, request } => {
+            Action::Cancel { client, request, how } => {
                 let key = self.keys.get(request).ok_or("it has not been submitted yet")?;
                 let sim = &mut fleet.clients[*client];
-                sim.cancel(&mut fleet.world, &mut fleet.checker, key.request);
+                sim.cancel(&mut fleet.world, &mut fleet.checker, key.request, *how);
             }
             Action::Kill(actor) => fleet.kill_actor(*actor)?,
             Action::Start(actor) => fleet.start_actor(*actor)?,

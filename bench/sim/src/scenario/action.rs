@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pinmesh_core::CoreConfig;
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::id::Priority;
+use pinmesh_session::client::Cancel;
 
 use super::limits::limit;
 use super::names::{Actor, Names};
@@ -28,6 +29,7 @@ pub(super) enum Action {
     Cancel {
         client: usize,
         request: String,
+        how: Cancel,
     },
     /// A process dies. It is not followed by another but by a supervisor's doing.
     Kill(Actor),
@@ -132,7 +134,9 @@ impl Action {
             name => match (names.actor(name)?, words.next("what it does")?) {
                 (Actor::Client(client), "submits") => parse_submit(words, client)?,
                 (Actor::Client(client), "cancels") => {
-                    Self::Cancel { client, request: names.request(words.next("a request")?)? }
+                    let request = names.request(words.next("a request")?)?;
+                    let how = if words.take("hard") { Cancel::Hard } else { Cancel::Soft };
+                    Self::Cancel { client, request, how }
                 }
                 (worker @ (Actor::Worker(..) | Actor::Loner(_)), "says") => {
                     words.need("WINDOW")?;

@@ -342,7 +342,14 @@ impl Sim {
 
     pub(crate) fn cancel(&mut self, conn: Conn, request: u64, submission: u32) -> Vec<Effect> {
         let (request_id, submission) = (RequestId(request), Submission(submission));
-        self.event(Event::Cancel(conn, CancelRequest { request_id, submission }))
+        let cancel = CancelRequest { request_id, submission, is_hard: false };
+        self.event(Event::Cancel(conn, cancel))
+    }
+
+    pub(crate) fn cancel_hard(&mut self, conn: Conn, request: u64) -> Vec<Effect> {
+        let (request_id, submission) = (RequestId(request), Submission(1));
+        let cancel = CancelRequest { request_id, submission, is_hard: true };
+        self.event(Event::Cancel(conn, cancel))
     }
 
     /// DONE with OK, from the worker that the task was sent to.

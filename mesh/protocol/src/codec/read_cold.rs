@@ -37,7 +37,7 @@ pub(super) fn to_broker<'a>(
         op::GOODBYE => ("GOODBYE", 0),
         op::WINDOW => ("WINDOW", 2),
         op::SERVICE => ("SERVICE", 2),
-        op::CANCEL => ("CANCEL", 2),
+        op::CANCEL => ("CANCEL", 3),
         op::FETCH => ("FETCH", 1),
         op::READY => ("READY", 9),
         op::RETURN => ("RETURN", 3),
@@ -221,6 +221,7 @@ fn cancel_request(c: &mut Cursor<'_>) -> Read<CancelRequest> {
     Ok(CancelRequest {
         request_id: RequestId(c.uint("request_id")?),
         submission: Submission(c.u32("submission")?),
+        is_hard: c.bool("is_hard")?,
     })
 }
 

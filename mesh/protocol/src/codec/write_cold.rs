@@ -27,9 +27,10 @@ pub fn write_to_broker(out: &mut Vec<u8>, command: &ToBroker<'_>) {
         ToBroker::Service(alias) => write_service_alias(out, alias),
         ToBroker::Submit(submit) => write_submit(out, submit),
         ToBroker::Cancel(cancel) => {
-            begin(out, 2, op::CANCEL);
+            begin(out, 3, op::CANCEL);
             put_uint(out, cancel.request_id.0);
             put_uint(out, cancel.submission.0.into());
+            put_bool(out, cancel.is_hard);
         }
         ToBroker::Fetch(key) => {
             begin(out, 1, op::FETCH);
@@ -78,7 +79,7 @@ pub fn write_from_broker(out: &mut Vec<u8>, command: &FromBroker<'_>) {
             begin(out, 5, op::CANCEL);
             put_uint(out, cancel.slot.0.into());
             put_attempt(out, &cancel.attempt);
-            out.push(if cancel.is_hard { marker::TRUE } else { marker::FALSE });
+            put_bool(out, cancel.is_hard);
         }
     }
 }
@@ -110,6 +111,10 @@ fn put_or_nil<T>(out: &mut Vec<u8>, value: Option<T>, put: impl FnOnce(&mut Vec<
 }
 
 /// An integer of the least width, negative ones included.
+fn put_bool(out: &mut Vec<u8>, value: bool) {
+    out.push(if value { marker::TRUE } else { marker::FALSE });
+}
+
 fn put_int(out: &mut Vec<u8>, value: i32) {
     match value {
         0.. => put_uint(out, u64::from(value.cast_unsigned())),

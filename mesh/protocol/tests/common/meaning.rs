@@ -67,7 +67,11 @@ fn meaning_to(command: &ToBroker<'_>) -> (&'static str, Fields) {
         ToBroker::Submit(c) => ("SUBMIT", submit(c)),
         ToBroker::Cancel(c) => (
             "CANCEL",
-            vec![("request_id", json!(c.request_id)), ("submission", json!(c.submission))],
+            vec![
+                ("request_id", json!(c.request_id)),
+                ("submission", json!(c.submission)),
+                ("is_hard", json!(c.is_hard)),
+            ],
         ),
         ToBroker::Fetch(key) => ("FETCH", vec![("key", bin(key))]),
         ToBroker::Ready(c) => ("READY", ready(c)),

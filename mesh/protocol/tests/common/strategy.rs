@@ -317,10 +317,13 @@ pub fn to_broker() -> impl Strategy<Value = ToBroker<'static>> {
         window().prop_map(ToBroker::Window),
         alias().prop_map(ToBroker::Service),
         submit().prop_map(ToBroker::Submit),
-        (uint(), uint32()).prop_map(|(request, submission)| ToBroker::Cancel(CancelRequest {
-            request_id: RequestId(request),
-            submission: Submission(submission),
-        })),
+        (uint(), uint32(), any::<bool>()).prop_map(|(request, submission, is_hard)| {
+            ToBroker::Cancel(CancelRequest {
+                request_id: RequestId(request),
+                submission: Submission(submission),
+                is_hard,
+            })
+        }),
         bytes(128).prop_map(ToBroker::Fetch),
         ready().prop_map(ToBroker::Ready),
         done().prop_map(ToBroker::Done),

@@ -65,6 +65,15 @@ pub struct NewRequest<B> {
     pub key: Option<u64>,
 }
 
+/// How a request is to be stopped.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Cancel {
+    /// Its handler is asked, and may go on.
+    Soft,
+    /// What runs is killed, where its worker has a supervisor.
+    Hard,
+}
+
 /// Everything that can happen.
 #[derive(Debug)]
 pub enum ClientEvent<'a, B> {
@@ -75,7 +84,7 @@ pub enum ClientEvent<'a, B> {
     /// A request.
     Submit(NewRequest<B>),
     /// A request is no longer wanted. Unknown ids have been resolved before and are ignored.
-    Cancel(RequestId),
+    Cancel(RequestId, Cancel),
     /// Measure a round trip; the number comes back with [`ClientOutbox::pong`].
     Ping(u64),
     /// A command came.

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::link::Random;
 use super::tests::{Effect, Recorded, broker_hash, request, result, welcome};
-use super::{Client, ClientConfig, ClientEvent, LinkId, NewRequest};
+use super::{Cancel, Client, ClientConfig, ClientEvent, LinkId, NewRequest};
 use crate::Time;
 
 #[derive(Clone, Debug)]
@@ -118,7 +118,9 @@ impl Broker {
                 self.acked = count;
             }
             Effect::Heartbeat(_, sequence, _) => self.say(socket, Word::Echo(sequence)),
-            Effect::Cancel(_, id, submission) if self.pending.get(&id) == Some(&submission) => {
+            Effect::Cancel(_, id, submission) | Effect::CancelHard(_, id, submission)
+                if self.pending.get(&id) == Some(&submission) =>
+            {
                 self.pending.remove(&id);
                 self.end(id, submission, Status::Cancelled);
             }
@@ -216,6 +218,7 @@ impl World {
             | Effect::Heartbeat(to, ..)
             | Effect::Service(to, ..)
             | Effect::Cancel(to, ..)
+            | Effect::CancelHard(to, ..)
             | Effect::Goodbye(to)
             | Effect::Refused(to, _) => to,
             Effect::Disconnect(_) | Effect::Pong(_) | Effect::Opened(..) | Effect::Closed(_) => {
@@ -271,7 +274,8 @@ impl World {
             Step::Cancel(back) => {
                 let next = self.client.next_request_id().0;
                 let id = RequestId(next.saturating_sub(1 + u64::from(back % 16)));
-                self.event(ClientEvent::Cancel(id));
+                let how = if back >= 128 { Cancel::Hard } else { Cancel::Soft };
+                self.event(ClientEvent::Cancel(id, how));
             }
             Step::Sleep(ms) => self.sleep(u64::from(ms) * 1_000_000),
             Step::ToBroker(at) => self.brokers[index(at)].read(at % 16 == 15),

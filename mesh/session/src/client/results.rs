@@ -4,7 +4,7 @@ use pinmesh_protocol::command::{CancelRequest, ClientProgress, TaskResult, ToBro
 use pinmesh_protocol::id::{RequestId, Submission};
 use pinmesh_protocol::status::{ProgressKind, Status};
 
-use super::event::{ClientOutbox, LinkId, Outcome};
+use super::event::{Cancel, ClientOutbox, LinkId, Outcome};
 use super::table::{Place, Request};
 use super::{Client, Link};
 use crate::Time;
@@ -68,7 +68,7 @@ impl<B> Client<B> {
         let is_too_late = request.deadline <= retry_at;
         let link = &mut self.links[usize::from(from.0)];
         link.note_busy(request.service, retry_at);
-        if request.shows_busy || request.is_cancelled || is_too_late {
+        if request.shows_busy || request.cancel.is_some() || is_too_late {
             self.finish(request_id, Outcome::Result(result), outbox);
             return;
         }
@@ -150,7 +150,8 @@ impl<B> Client<B> {
             let entry: &Link = &self.links[usize::from(to.0)];
             let is_there = entry.session().is_some() && entry.epoch == Some(epoch);
             if is_there && answered != Some(submission) {
-                let cancel = CancelRequest { request_id, submission };
+                let is_hard = request.cancel == Some(Cancel::Hard);
+                let cancel = CancelRequest { request_id, submission, is_hard };
                 outbox.send(to, &ToBroker::Cancel(cancel));
             }
         }

@@ -10,7 +10,7 @@ use pinmesh_protocol::limits::{VERSION_MAX, VERSION_MIN};
 use pinmesh_protocol::status::{RefusedCode, Role};
 
 use super::Client;
-use super::event::{ClientOutbox, CloseReason, LinkId, LinkNews, LocalEnd, Outcome};
+use super::event::{Cancel, ClientOutbox, CloseReason, LinkId, LinkNews, LocalEnd, Outcome};
 use super::link::{AWAY_NS, Beat, Link, State};
 use super::table::{Earlier, Place};
 use crate::Time;
@@ -165,9 +165,9 @@ impl<B> Client<B> {
         }
         for request_id in held {
             let Some(request) = self.table.request(request_id) else { continue };
-            if request.is_cancelled {
-                let submission = request.submission;
-                let cancel = CancelRequest { request_id, submission };
+            if let Some(how) = request.cancel {
+                let (submission, is_hard) = (request.submission, how == Cancel::Hard);
+                let cancel = CancelRequest { request_id, submission, is_hard };
                 outbox.send(link, &ToBroker::Cancel(cancel));
             }
         }
@@ -189,7 +189,7 @@ impl<B> Client<B> {
         let mut again = Vec::new();
         for request_id in self.held_by(link) {
             let Some(request) = self.table.request_mut(request_id) else { continue };
-            if request.is_cancelled {
+            if request.cancel.is_some() {
                 self.close_held(request_id, LocalEnd::Cancelled, outbox);
             } else if request.is_at_most_once {
                 self.close_held(request_id, LocalEnd::Lost, outbox);

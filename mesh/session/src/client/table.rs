@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use pinmesh_protocol::id::{ContentType, Epoch, Priority, RequestId, Submission};
 
-use super::event::{LinkId, NewRequest, ServiceId};
+use super::event::{Cancel, LinkId, NewRequest, ServiceId};
 use crate::Time;
 
 /// Where a request is.
@@ -43,7 +43,8 @@ pub(super) struct Request<B> {
     pub(super) priority: Priority,
     pub(super) is_at_most_once: bool,
     pub(super) shows_busy: bool,
-    pub(super) is_cancelled: bool,
+    /// Its caller wants it no longer.
+    pub(super) cancel: Option<Cancel>,
     pub(super) key: Option<u64>,
     /// Empty but for requests that moved from a lost broker to another.
     pub(super) earlier: Vec<Earlier>,
@@ -63,7 +64,7 @@ impl<B> From<NewRequest<B>> for Request<B> {
             priority: new.priority,
             is_at_most_once: new.is_at_most_once,
             shows_busy: new.shows_busy,
-            is_cancelled: false,
+            cancel: None,
             key: new.key,
             earlier: Vec::new(),
         }

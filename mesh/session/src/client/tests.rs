@@ -12,8 +12,8 @@ use pinmesh_protocol::rendezvous;
 use pinmesh_protocol::status::{RefusedCode, Status};
 
 use super::{
-    Client, ClientConfig, ClientEvent, ClientOutbox, CloseReason, LinkId, LinkNews, LocalEnd,
-    NewRequest, Outcome, Pong, ServiceId, SubmitHeader,
+    Cancel, Client, ClientConfig, ClientEvent, ClientOutbox, CloseReason, LinkId, LinkNews,
+    LocalEnd, NewRequest, Outcome, Pong, ServiceId, SubmitHeader,
 };
 use crate::Time;
 
@@ -41,6 +41,7 @@ pub(super) enum Effect {
     Heartbeat(LinkId, u64, Option<u64>),
     Service(LinkId, u32, String),
     Cancel(LinkId, RequestId, Submission),
+    CancelHard(LinkId, RequestId, Submission),
     Goodbye(LinkId),
     Refused(LinkId, RefusedCode),
     Submit { to: LinkId, id: RequestId, submission: Submission, body: u32, left: Option<u64> },
@@ -71,6 +72,9 @@ impl ClientOutbox<u32> for Recorded {
             ToBroker::Ack(count) => Effect::Ack(link, *count),
             ToBroker::Heartbeat(it) => Effect::Heartbeat(link, it.sequence, it.silence_ns),
             ToBroker::Service(it) => Effect::Service(link, it.alias, it.name.to_string()),
+            ToBroker::Cancel(it) if it.is_hard => {
+                Effect::CancelHard(link, it.request_id, it.submission)
+            }
             ToBroker::Cancel(it) => Effect::Cancel(link, it.request_id, it.submission),
             ToBroker::Goodbye => Effect::Goodbye(link),
             ToBroker::Refused(it) => Effect::Refused(link, it.code),

@@ -167,6 +167,10 @@ pub(super) fn to_broker() -> Vec<Exact> {
 
 fn sessions_to() -> Vec<(&'static str, ToBroker<'static>)> {
     let refused = Refused { code: RefusedCode::UnknownOp, reason: "unknown op 99" };
+    let cancel = |is_hard| {
+        let (request_id, submission) = (RequestId(1), Submission(1));
+        ToBroker::Cancel(CancelRequest { request_id, submission, is_hard })
+    };
     vec![
         ("hello_client", hello(Role::Client, CLIENT, "report@db1")),
         ("hello_worker", hello(Role::Worker, HOST, "mini@db1")),
@@ -183,10 +187,8 @@ fn sessions_to() -> Vec<(&'static str, ToBroker<'static>)> {
         ("ack_most", ToBroker::Ack(u64::MAX)),
         ("window_of_worker", ToBroker::Window(Window { tasks: 16, bytes: 1_048_576 })),
         ("service_alias", ToBroker::Service(ServiceAlias { alias: 0, name: "echo" })),
-        (
-            "cancel_request",
-            ToBroker::Cancel(CancelRequest { request_id: RequestId(1), submission: Submission(1) }),
-        ),
+        ("cancel_request", cancel(false)),
+        ("cancel_request_hard", cancel(true)),
         ("fetch", ToBroker::Fetch(b"report-2024-11")),
     ]
 }

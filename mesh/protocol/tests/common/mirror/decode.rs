@@ -76,8 +76,9 @@ fn decode_to(op: u8, bytes: &[u8]) -> ToBroker<'static> {
             })
         }
         17 => {
-            let (_, request_id, submission): (u8, RequestId, Submission) = unpack(bytes);
-            ToBroker::Cancel(CancelRequest { request_id, submission })
+            let (_, request_id, submission, is_hard): (u8, RequestId, Submission, bool) =
+                unpack(bytes);
+            ToBroker::Cancel(CancelRequest { request_id, submission, is_hard })
         }
         18 => ToBroker::Fetch(keep(&unpack::<(u8, ByteBuf)>(bytes).1)),
         33 => {

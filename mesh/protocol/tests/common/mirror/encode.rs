@@ -46,7 +46,7 @@ fn encode_to(command: &ToBroker<'_>) -> Vec<u8> {
             options(c.options),
             body(c.payload),
         )),
-        ToBroker::Cancel(c) => pack((17, c.request_id, c.submission)),
+        ToBroker::Cancel(c) => pack((17, c.request_id, c.submission, c.is_hard)),
         ToBroker::Fetch(key) => pack((18, serde_bytes::Bytes::new(key))),
         ToBroker::Ready(c) => pack::<ReadyWire>((
             34,

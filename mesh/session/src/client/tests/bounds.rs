@@ -205,8 +205,8 @@ fn only_a_client_with_deadlines_that_nobody_else_watches_wakes_for_them() {
     bench.event(ClientEvent::Submit(NewRequest { deadline, ..request(5) }));
     assert!(expiry(&bench), "it waits here");
     bench.sleep(0);
-    bench.event(ClientEvent::Cancel(RequestId(6)));
-    bench.event(ClientEvent::Cancel(RequestId(5)));
+    bench.event(ClientEvent::Cancel(RequestId(6), Cancel::Soft));
+    bench.event(ClientEvent::Cancel(RequestId(5), Cancel::Soft));
     assert!(!expiry(&bench));
     let mut bench = Bench::open(1);
     bench.event(ClientEvent::Submit(NewRequest { deadline, ..request(0) }));

@@ -49,7 +49,7 @@ fn a_full_window_keeps_a_key_waiting_and_nobody_else() {
     // The oldest first, and who has no key behind those who wait for this broker.
     bench.receive(a, FromBroker::Result(result(2, 1, Status::Ok)));
     assert_eq!(bench.submits(), [(5, 1, a)]);
-    bench.event(ClientEvent::Cancel(RequestId(6)));
+    bench.event(ClientEvent::Cancel(RequestId(6), Cancel::Soft));
     assert_eq!(bench.ends(), [(6, End::Local(LocalEnd::Cancelled))]);
     bench.receive(a, FromBroker::Result(result(1, 1, Status::Ok)));
     bench.event(ClientEvent::Submit(keyed(8, KEYS[0])));

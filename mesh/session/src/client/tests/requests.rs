@@ -119,3 +119,25 @@ fn a_payload_that_the_broker_would_refuse_ends_here() {
     bench.event(ClientEvent::Submit(NewRequest { options, ..request(0) }));
     assert!(matches!(bench.ends()[..], [(2, End::Local(LocalEnd::HeaderTooLarge { .. }))]));
 }
+
+#[test]
+fn a_cancel_is_sent_once_and_once_more_if_it_becomes_hard() {
+    let mut bench = Bench::open(1);
+    bench.event(ClientEvent::Submit(request(0)));
+    bench.effects();
+    let hard = Effect::CancelHard(LINK, RequestId(1), Submission(1));
+    for (how, expected) in [
+        (Cancel::Soft, vec![Effect::Cancel(LINK, RequestId(1), Submission(1))]),
+        (Cancel::Soft, vec![]),
+        (Cancel::Hard, vec![hard.clone()]),
+        (Cancel::Hard, vec![]),
+        (Cancel::Soft, vec![]),
+    ] {
+        bench.event(ClientEvent::Cancel(RequestId(1), how));
+        assert_eq!(bench.effects(), expected);
+    }
+    bench.event(ClientEvent::SocketLost(LINK));
+    bench.sleep(SECOND);
+    bench.greet(LINK, 1);
+    assert_eq!(bench.effects().pop(), Some(hard), "and again in the next session");
+}

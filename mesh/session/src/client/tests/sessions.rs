@@ -56,7 +56,7 @@ fn a_new_epoch_gets_a_higher_submission_and_at_most_once_ends_lost() {
     bench.event(ClientEvent::Submit(request(0)));
     bench.event(ClientEvent::Submit(NewRequest { is_at_most_once: true, ..request(1) }));
     bench.event(ClientEvent::Submit(request(2)));
-    bench.event(ClientEvent::Cancel(RequestId(3)));
+    bench.event(ClientEvent::Cancel(RequestId(3), Cancel::Soft));
     bench.receive(LINK, FromBroker::NoSession);
     bench.sleep(SECOND);
     bench.greet(LINK, 2);
@@ -73,7 +73,7 @@ fn a_new_epoch_gets_a_higher_submission_and_at_most_once_ends_lost() {
 fn the_same_epoch_gets_submits_first_and_then_the_cancels() {
     let mut bench = Bench::open(1);
     (0..2).for_each(|body| bench.event(ClientEvent::Submit(request(body))));
-    bench.event(ClientEvent::Cancel(RequestId(1)));
+    bench.event(ClientEvent::Cancel(RequestId(1), Cancel::Soft));
     assert_eq!(bench.effects().pop(), Some(Effect::Cancel(LINK, RequestId(1), Submission(1))));
     bench.event(ClientEvent::SocketLost(LINK));
     bench.sleep(SECOND);
