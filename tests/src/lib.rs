@@ -19,6 +19,7 @@ mod observe;
 mod process;
 mod raw;
 pub mod record;
+pub mod scheduling;
 
 use std::time::{Duration, Instant};
 

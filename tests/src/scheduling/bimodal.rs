@@ -1,0 +1,49 @@
+//! One task in 200 is 200 times as long: what stands behind it waits, unless it is taken back.
+
+use std::time::Duration;
+
+use super::Findings;
+use super::open_loop::{Outcome, poisson, run as run_plan};
+use super::random::SplitMix64;
+use super::sample::Sample;
+use crate::{Broker, Mesh, Supervisor};
+
+const WORKERS: usize = 8;
+const SHORT_NS: u64 = 1_000_000;
+const LONG_FACTOR: u64 = 200;
+const LONG_SHARE: f64 = 0.005;
+const LOAD: f64 = 0.8;
+/// The fixed credit that it is compared with.
+const FIXED: &str = "8";
+
+pub(super) fn run(time: Duration, seed: u64) -> Findings {
+    let mut findings = Findings::new();
+    findings.say("credit       tasks        p50        p99");
+    let fixed = measure(&mut findings, "fixed 8", &["--worker-window", FIXED], time, seed);
+    let adaptive = measure(&mut findings, "adaptive", &[], time, seed);
+    let ratio = adaptive as f64 / fixed as f64;
+    findings.say(format!("p99 adaptive / fixed: {ratio:.3}"));
+    findings
+        .hold(ratio <= 0.5, "p99 with adaptive credit and recall is at most half of that with 8");
+    findings
+}
+
+fn measure(findings: &mut Findings, name: &str, flags: &[&str], time: Duration, seed: u64) -> u64 {
+    let broker = Broker::start(flags);
+    let supervisor = Supervisor::start(&broker.backend, WORKERS, &[]);
+    let mesh = Mesh { supervisor, broker };
+    let client = mesh.client();
+    let task = client.task("sleep");
+    let mean_ns = SHORT_NS as f64 * (1.0 + LONG_SHARE * (LONG_FACTOR - 1) as f64);
+    let rate = LOAD * WORKERS as f64 / (mean_ns / 1e9);
+    let mut random = SplitMix64(seed);
+    let plan = poisson(rate, time, &mut random, |random| {
+        if random.uniform() <= LONG_SHARE { LONG_FACTOR * SHORT_NS } else { SHORT_NS }
+    });
+    let ends = run_plan(&client, &task, &plan);
+    findings.hold(ends.iter().all(|end| end.outcome == Outcome::Ok), "every task ends OK");
+    let sample = Sample::of(ends.iter().map(|end| end.response_ns));
+    let (p50, p99) = (sample.p50(), sample.p99());
+    findings.say(format!("{name:<9} {:>8} {p50:>10.2?} {p99:>10.2?}", sample.len()));
+    p99.as_nanos() as u64
+}
