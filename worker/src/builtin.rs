@@ -34,7 +34,8 @@ pub fn builtin_services() -> Worker {
 }
 
 /// Services that go wrong on purpose: `fail` returns an error, `panic` panics, `exit` ends the
-/// process with code 7, `abort` by SIGABRT; `identity` returns client id, request id, submission,
+/// process with code 7, `abort` by SIGABRT, `segfault` by SIGSEGV; `balloon` takes as many bytes of
+/// memory as its payload says, as text; `identity` returns client id, request id, submission,
 /// dispatch and tries as text.
 pub fn test_services(worker: Worker) -> Worker {
     worker
@@ -44,6 +45,8 @@ pub fn test_services(worker: Worker) -> Worker {
         .raw_service("panic", panic)
         .raw_service("exit", exit)
         .raw_service("abort", abort)
+        .raw_service("segfault", segfault)
+        .raw_service("balloon", balloon)
         .raw_service("identity", identity)
 }
 
@@ -100,6 +103,21 @@ fn exit(_: &Context<'_>, _: Input<'_>, _: &mut Output) -> Result<(), String> {
 
 fn abort(_: &Context<'_>, _: Input<'_>, _: &mut Output) -> Result<(), String> {
     std::process::abort()
+}
+
+fn segfault(_: &Context<'_>, _: Input<'_>, _: &mut Output) -> Result<(), String> {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::SEGV);
+    Err("no signal came".to_owned())
+}
+
+fn balloon(_: &Context<'_>, input: Input<'_>, output: &mut Output) -> Result<(), String> {
+    let text = String::from_utf8_lossy(&input.bytes()).into_owned();
+    let bytes: usize = text.parse().map_err(|error| format!("`{text}`: {error}"))?;
+    // Not zeros, which cost nothing until they are written to.
+    let air = vec![1_u8; bytes];
+    let sum: u64 = air.iter().step_by(4096).map(|&byte| u64::from(byte)).sum();
+    output.bytes.extend_from_slice(sum.to_string().as_bytes());
+    Ok(())
 }
 
 fn identity(context: &Context<'_>, _: Input<'_>, output: &mut Output) -> Result<(), String> {

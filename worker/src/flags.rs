@@ -74,9 +74,25 @@ pub struct WorkerFlags {
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub stall_max: Duration,
 
+    /// What one worker and all that it starts may take of memory, such as 2GiB; past it the kernel
+    /// kills and its task is charged with a crash. Needs memory cgroups. Default: what the host has
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub worker_memory: Option<u64>,
+
     /// How long running tasks may take to end after SIGTERM; a second SIGTERM ends the wait
     #[arg(long, value_name = "DURATION", default_value = DRAIN_TIME, value_parser = duration)]
     pub drain_time: Duration,
+}
+
+/// At least what a worker takes by itself.
+fn size(text: &str) -> Result<u64, String> {
+    const BYTES_MIN: u64 = 16 << 20;
+    let size: bytesize::ByteSize =
+        text.parse().map_err(|error| format!("{error}; write a size such as 512MiB or 2GiB"))?;
+    if size.as_u64() < BYTES_MIN {
+        return Err(format!("{text} is less than a worker takes by itself; write 16MiB or more"));
+    }
+    Ok(size.as_u64())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -13,6 +13,7 @@
 //! The exception: a descendant that has removed the tag from its environment and left the process
 //! group, or whose environment the supervisor may not read (another user's), is not found.
 
+mod memory;
 mod role;
 mod sweep;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use rustix::process::{
     pidfd_send_signal, waitid,
 };
 
+pub use memory::{MemoryError, MemoryGroup, MemoryGroups};
 pub use role::{Inherited, Keeper, Started, started};
 use sweep::{host_tag, sweep};
 

@@ -25,8 +25,9 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use crate::clock::now;
 use crate::error::PageError;
 use crate::page::BROKERS_MAX;
-use crate::process::{ProcessError, Spawner};
+use crate::process::{MemoryError, MemoryGroups, ProcessError, Spawner};
 use shell::Shell;
+use tracing::info;
 
 /// Messages that are read from one broker before the others have their turn.
 const MESSAGES_MAX: usize = 64;
@@ -57,6 +58,9 @@ pub struct SupervisorConfig {
     /// A signal for a worker whose attempt is past its max runtime, and how long it then has
     /// before it is killed; `None`: it is killed at once.
     pub overrun_signal: Option<(i32, Duration)>,
+    /// What a worker and all that it starts may take of memory together, bytes; past it the kernel
+    /// kills. `None`: what the host has.
+    pub worker_memory_bytes: Option<u64>,
     /// Its keys; `None`: the brokers have none.
     pub keys: Option<PeerKeys>,
 }
@@ -71,6 +75,7 @@ impl Default for SupervisorConfig {
             stall_max: Duration::from_secs(10),
             drain_time: Duration::from_secs(30),
             overrun_signal: None,
+            worker_memory_bytes: None,
             keys: None,
         }
     }
@@ -95,6 +100,8 @@ pub enum SupervisorError {
     Process(ProcessError),
     /// A status page could not be made.
     Page(PageError),
+    /// The memory of workers cannot be bounded.
+    Memory(MemoryError),
     /// The system refused something.
     System {
         /// What.
@@ -111,6 +118,7 @@ impl fmt::Display for SupervisorError {
             Self::Transport(source) => source.fmt(f),
             Self::Process(source) => source.fmt(f),
             Self::Page(source) => source.fmt(f),
+            Self::Memory(source) => write!(f, "--worker-memory: {source}"),
             Self::System { what, source } => write!(
                 f,
                 "{what}: {source}; check the limits of open files (ulimit -n) and processes \
@@ -127,6 +135,7 @@ impl std::error::Error for SupervisorError {
             Self::Transport(source) => Some(source),
             Self::Process(source) => Some(source),
             Self::Page(source) => Some(source),
+            Self::Memory(source) => Some(source),
             Self::System { source, .. } => Some(source),
         }
     }
@@ -198,7 +207,8 @@ pub fn run(config: &SupervisorConfig) -> Result<(), SupervisorError> {
     raise_descriptor_limit(config)?;
     let host = random_host()?;
     let spawner = Spawner::of_this_program(host);
-    let mut shell = Shell::new(config, endpoints, spawner)?;
+    let memory = memory_groups(config, host)?;
+    let mut shell = Shell::new(config, endpoints, spawner, memory)?;
     log::starting(config, host);
     let mut machine = Supervision::new(config.machine(host));
     machine.handle(now(), Event::Start, &mut shell);
@@ -221,6 +231,21 @@ pub fn run(config: &SupervisorConfig) -> Result<(), SupervisorError> {
     }
     shell.flush()?;
     Ok(())
+}
+
+/// Groups that tell whether a worker ran out of memory; only a limit needs them.
+fn memory_groups(
+    config: &SupervisorConfig,
+    host: PeerId,
+) -> Result<Option<MemoryGroups>, SupervisorError> {
+    match MemoryGroups::find(host, config.worker_memory_bytes) {
+        Ok(groups) => Ok(Some(groups)),
+        Err(error) if config.worker_memory_bytes.is_none() => {
+            info!("a worker that the kernel kills for want of memory will look killed: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(SupervisorError::Memory(error)),
+    }
 }
 
 /// Asks for as many open files as the workers need, and no more: they inherit the limit.

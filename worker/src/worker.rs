@@ -161,6 +161,7 @@ impl Worker {
             stall_max: flags.stall_max,
             drain_time: flags.drain_time,
             overrun_signal: None,
+            worker_memory_bytes: flags.worker_memory,
             keys,
         };
         supervisor::run(&config).map_err(WorkerError::Supervisor)

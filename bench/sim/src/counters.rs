@@ -98,6 +98,8 @@ counts! {
     LostLeaseEnded Branch "LOST, lease ended",
     /// LOST: killed by a hard cancel.
     LostCancelled Branch "LOST, cancelled",
+    /// LOST: killed by the kernel for want of memory, and charged.
+    LostOutOfMemory Branch "LOST, out of memory",
     /// LOST: left with its host.
     LostShutdown Branch "LOST, shutdown",
     /// LOST named started attempts beside the running one.

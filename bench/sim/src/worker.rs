@@ -483,8 +483,8 @@ impl Worker {
         let run = self.run?;
         let is_fatal = run.act == Act::Poison || (run.act == Act::CrashOnce && run.tries == 0);
         if is_fatal && !run.sees_cancel {
-            let is_exit = world.random.one_in(2);
-            let death = if is_exit { Death::Exited(101) } else { Death::Signalled(SIGSEGV) };
+            let deaths = [Death::Exited(101), Death::Signalled(SIGSEGV), Death::OutOfMemory];
+            let death = deaths[world.random.below(3) as usize];
             return Some(Turned::Died(death));
         }
         self.run = None;

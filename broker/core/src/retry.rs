@@ -92,6 +92,10 @@ impl<B: Body> State<B> {
                 let text = alloc::format!("the worker was killed by signal {}", loss.detail);
                 self.crashed(key, &text, out);
             }
+            LossKind::OutOfMemory => {
+                let text = "the kernel killed the worker for want of memory";
+                self.crashed(key, text, out);
+            }
             LossKind::Stalled | LossKind::LeaseEnded | LossKind::Shutdown | LossKind::Unknown => {
                 self.requeue(key, out);
             }

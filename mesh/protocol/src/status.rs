@@ -146,13 +146,15 @@ wire_enum! {
         Shutdown = 6 "shutdown",
         /// The supervisor that should know is itself new: it only finds that the process is gone.
         Unknown = 7 "unknown",
+        /// The kernel killed it for want of memory.
+        OutOfMemory = 8 "out of memory",
     }
 }
 
 impl LossKind {
-    /// Whether the running task is charged with a crash: the worker died and nobody here killed it.
+    /// Whether the running task is charged with a crash: the worker died and no supervisor killed it.
     pub const fn is_charged(self) -> bool {
-        matches!(self, Self::Exited | Self::Signalled)
+        matches!(self, Self::Exited | Self::Signalled | Self::OutOfMemory)
     }
 }
 

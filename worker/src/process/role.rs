@@ -12,6 +12,7 @@ use rustix::process::{
     pidfd_open, set_parent_process_death_signal,
 };
 
+use super::memory::remove_groups;
 use super::sweep::{host_tag, sweep};
 use super::{KEEPER_VARIABLE, ProcessError, WORKER_VARIABLE, system};
 
@@ -144,6 +145,7 @@ impl Keeper {
     pub fn run(self) -> ! {
         wait_for_end(&self.supervisor);
         sweep(&host_tag(self.host));
+        remove_groups(self.host);
         std::process::exit(0)
     }
 }

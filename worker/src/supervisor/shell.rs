@@ -12,7 +12,7 @@ use pinmesh_protocol::limits::BATCH_BYTES;
 use pinmesh_protocol::status::RefusedCode;
 use pinmesh_session::Time;
 use pinmesh_session::slots::{BrokerIndex, Flip, Glance, HeldSlot};
-use pinmesh_session::supervision::{CloseReason, Effects, Event, Note, Signal};
+use pinmesh_session::supervision::{CloseReason, Death, Effects, Event, Note, Signal};
 use pinmesh_transport::{
     Context, ContextOptions, Dealer, Endpoint, Message, Pollable, Poller, SendOutcome,
     SocketOptions,
@@ -24,7 +24,7 @@ use super::signals::Signals;
 use super::{SupervisorConfig, SupervisorError, log};
 use crate::clock::now;
 use crate::page::StatusPage;
-use crate::process::{Change, Process, Spawner};
+use crate::process::{Change, MemoryGroup, MemoryGroups, Process, Spawner};
 
 /// Tokens of the poll: brokers first, then these, then the workers by slot.
 const SIGNALS: Token = Token(1_000);
@@ -32,6 +32,8 @@ const KEEPER: Token = Token(1_001);
 const WORKERS: usize = 2_000;
 /// A keeper that died sooner than this is not started again, nanoseconds.
 const KEEPER_LIFE_MIN_NS: u64 = 1_000_000_000;
+/// The signal by which the kernel kills for want of memory.
+const SIGKILL: i32 = ProcessSignal::KILL.as_raw();
 
 /// The socket to one broker.
 struct Link {
@@ -53,12 +55,15 @@ struct Child {
     /// Kept after the death: the machine reads what died with it.
     page: StatusPage,
     process: Option<Process>,
+    /// Goes with the process.
+    memory: Option<MemoryGroup>,
     incarnation: Incarnation,
 }
 
 /// See the module.
 pub(super) struct Shell {
     spawner: Spawner,
+    memory: Option<MemoryGroups>,
     keeper: Option<(Process, Time)>,
     context: Context,
     poller: Poller,
@@ -77,6 +82,7 @@ impl Shell {
         config: &SupervisorConfig,
         endpoints: Vec<(Endpoint, SocketOptions)>,
         spawner: Spawner,
+        memory: Option<MemoryGroups>,
     ) -> Result<Self, SupervisorError> {
         let context = Context::new(&ContextOptions::default())?;
         let poller = Poller::new()?;
@@ -96,6 +102,7 @@ impl Shell {
         };
         let mut shell = Self {
             spawner,
+            memory,
             keeper: None,
             context,
             poller,
@@ -158,8 +165,10 @@ impl Shell {
                     Change::Stopped => Event::Stopped(slot),
                     Change::Continued => Event::Continued(slot),
                     Change::Died(death) => {
+                        let death = child.cause_of(death);
                         child.process = None;
                         self.spawner.sweep(slot, child.incarnation);
+                        child.memory = None;
                         Event::Died { slot, death }
                     }
                 };
@@ -227,14 +236,38 @@ impl Shell {
         let index = usize::from(slot.0);
         let page = StatusPage::create(self.links.len()).map_err(SupervisorError::Page)?;
         let process = self.spawner.spawn(slot, incarnation, self.cpus[index], page.fd())?;
+        let memory = self.memory_group(slot, incarnation, &process)?;
         if let Err(error) = self.watch(&process, Token(WORKERS + index)) {
             // It goes unwatched by pidfd; SIGCHLD tells of its death as well.
             warn!(%error, slot = slot.0, "watching a worker by SIGCHLD only");
         }
         let cpu = self.cpus[index];
         info!(slot = slot.0, incarnation = incarnation.0, pid = process.pid(), cpu, "started");
-        self.children[index] = Some(Child { page, process: Some(process), incarnation });
+        self.children[index] = Some(Child { page, process: Some(process), memory, incarnation });
         Ok(())
+    }
+
+    /// The worker's own group, with the worker in it.
+    fn memory_group(
+        &self,
+        slot: Slot,
+        incarnation: Incarnation,
+        process: &Process,
+    ) -> Result<Option<MemoryGroup>, SupervisorError> {
+        let Some(groups) = &self.memory else { return Ok(None) };
+        let made = groups.make(slot, incarnation);
+        match made.and_then(|group| group.add(process.pid()).map(|()| group)) {
+            Ok(group) => Ok(Some(group)),
+            Err(source) if groups.has_limit() => {
+                process.kill();
+                let what = "a worker's memory could not be bounded";
+                Err(SupervisorError::System { what, source })
+            }
+            Err(error) => {
+                warn!(%error, slot = slot.0, "no memory cgroup for this worker");
+                Ok(None)
+            }
+        }
     }
 
     fn try_connect(&mut self, index: usize) -> Result<(), SupervisorError> {
@@ -253,6 +286,16 @@ impl Shell {
 
     fn page(&self, slot: Slot) -> Option<&StatusPage> {
         self.children.get(usize::from(slot.0))?.as_ref().map(|child| &child.page)
+    }
+}
+
+impl Child {
+    fn cause_of(&self, death: Death) -> Death {
+        let has_run_out = || self.memory.as_ref().is_some_and(MemoryGroup::has_run_out);
+        match death {
+            Death::Signalled(signal) if signal == SIGKILL && has_run_out() => Death::OutOfMemory,
+            Death::Signalled(_) | Death::Exited(_) | Death::OutOfMemory => death,
+        }
     }
 }
 

@@ -239,11 +239,12 @@ impl Barrage {
                     LossKind::Cancelled,
                     LossKind::Shutdown,
                     LossKind::Unknown,
+                    LossKind::OutOfMemory,
                 ];
                 let lost = Lost {
                     slot,
                     incarnation,
-                    cause: causes[self.random.below(8) as usize],
+                    cause: causes[self.random.below(9) as usize],
                     detail: 9,
                     running: self.random.percent(70).then(|| self.some_attempt(None)),
                     started: (0..self.random.below(6)).map(|_| self.some_attempt(None)).collect(),

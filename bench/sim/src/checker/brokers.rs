@@ -411,13 +411,16 @@ fn count_lost(world: &mut World, lost: &pinmesh_protocol::command::Lost) {
         world.counters.add(Count::LostStarted);
     }
     let count = match lost.cause {
+        LossKind::OutOfMemory if lost.running.is_some() => Count::LostOutOfMemory,
         LossKind::Exited | LossKind::Signalled if lost.running.is_some() => Count::CrashCharged,
         LossKind::MaxRuntime => Count::LostMaxRuntime,
         LossKind::Stalled => Count::LostStalled,
         LossKind::LeaseEnded => Count::LostLeaseEnded,
         LossKind::Cancelled => Count::LostCancelled,
         LossKind::Shutdown => Count::LostShutdown,
-        LossKind::Exited | LossKind::Signalled | LossKind::Unknown => return,
+        LossKind::Exited | LossKind::Signalled | LossKind::OutOfMemory | LossKind::Unknown => {
+            return;
+        }
     };
     world.counters.add(count);
 }

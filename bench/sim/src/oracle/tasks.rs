@@ -164,7 +164,7 @@ impl Oracle {
                 self.end(age, Status::Cancelled);
             }
             _ if task.is_at_most_once => self.lose(age),
-            LossKind::Exited | LossKind::Signalled => self.crash(age),
+            LossKind::Exited | LossKind::Signalled | LossKind::OutOfMemory => self.crash(age),
             LossKind::Stalled | LossKind::LeaseEnded | LossKind::Shutdown | LossKind::Unknown => {
                 self.requeue(age);
             }

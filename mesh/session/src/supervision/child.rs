@@ -6,7 +6,7 @@ use pinmesh_protocol::id::{AttemptId, Incarnation, Slot};
 use pinmesh_protocol::status::LossKind;
 
 use super::ends::Loss;
-use super::life::{Life, Watching, cause_of};
+use super::life::{Life, SIGKILL, Watching, cause_of};
 use super::{Config, Death, Effects, Note, Signal};
 use crate::slots::{BrokerIndex, HeldSlot, Running, SlotState};
 use crate::time::Time;
@@ -317,7 +317,10 @@ impl Child {
         let glance = fx.glance(self.slot);
         // It may have begun its loop since the last look.
         let was_starting = was_starting && glance.turn == 0;
-        let (Death::Exited(detail) | Death::Signalled(detail)) = death;
+        let detail = match death {
+            Death::Exited(detail) | Death::Signalled(detail) => detail,
+            Death::OutOfMemory => SIGKILL,
+        };
         let (slot, incarnation) = (self.slot, self.incarnation);
         let running = glance.running.map(|running| (running.broker, running.attempt));
         let started: Vec<_> = fx
@@ -350,7 +353,11 @@ impl Child {
         fx: &mut E,
     ) {
         match cause {
-            LossKind::Exited | LossKind::Signalled | LossKind::Stalled | LossKind::Unknown => {
+            LossKind::Exited
+            | LossKind::Signalled
+            | LossKind::Stalled
+            | LossKind::Unknown
+            | LossKind::OutOfMemory => {
                 self.back_off(now, config, fx);
             }
             // Not the worker's fault: at once, unless that has just been done.

@@ -94,6 +94,8 @@ pub enum Death {
     Exited(i32),
     /// A signal ended it, of this number.
     Signalled(i32),
+    /// The kernel killed it for want of memory, by SIGKILL.
+    OutOfMemory,
 }
 
 /// What is done to a worker's process.

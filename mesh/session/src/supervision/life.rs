@@ -18,7 +18,7 @@ const PAUSES_MAX: usize = 8;
 /// SIGTERM, which a drain sends.
 const SIGTERM: i32 = 15;
 /// SIGKILL.
-const SIGKILL: i32 = 9;
+pub(super) const SIGKILL: i32 = 9;
 
 /// What is known of a process that lives.
 #[derive(Debug)]
@@ -68,10 +68,11 @@ impl Watching {
 /// Whose doing a death was. A worker that died by itself before our SIGKILL arrived is charged.
 pub(super) fn cause_of(death: Death, killed: Option<LossKind>, is_draining: bool) -> LossKind {
     match (death, killed) {
-        (Death::Signalled(SIGKILL), Some(cause)) => cause,
+        (Death::Signalled(SIGKILL) | Death::OutOfMemory, Some(cause)) => cause,
         (Death::Exited(0) | Death::Signalled(SIGTERM), _) if is_draining => LossKind::Shutdown,
         (Death::Exited(_), _) => LossKind::Exited,
         (Death::Signalled(_), _) => LossKind::Signalled,
+        (Death::OutOfMemory, None) => LossKind::OutOfMemory,
     }
 }
 

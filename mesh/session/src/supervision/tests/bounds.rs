@@ -344,6 +344,7 @@ fn a_loss_is_told_with_its_cause_also_when_the_host_is_leaving() {
         (Death::Signalled(15), LossKind::Shutdown),
         (Death::Exited(3), LossKind::Exited),
         (Death::Signalled(11), LossKind::Signalled),
+        (Death::OutOfMemory, LossKind::OutOfMemory),
     ] {
         let mut fake = Fake::up(1, 1);
         fake.event(Event::Terminate);
@@ -354,6 +355,7 @@ fn a_loss_is_told_with_its_cause_also_when_the_host_is_leaving() {
         let at_work = match death {
             Death::Exited(_) => LossKind::Exited,
             Death::Signalled(_) => LossKind::Signalled,
+            Death::OutOfMemory => LossKind::OutOfMemory,
         };
         assert_eq!(fake.lost(A)[0].cause, at_work, "{death:?}");
     }
