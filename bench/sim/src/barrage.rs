@@ -7,7 +7,8 @@
 mod say;
 
 use pinmesh_core::{
-    Broker, Conn, CoreConfig, Event, Outbox, ResultBody, ResultHead, Side, Span, TaskHead, Time,
+    AdminCommand, Broker, Conn, CoreConfig, Event, Outbox, ResultBody, ResultHead, Side, Span,
+    TaskHead, Time,
 };
 use pinmesh_protocol::command::{FromBroker, Hello, StageTimes};
 use pinmesh_protocol::id::{AttemptId, Epoch, PeerId, RequestId, Submission};
@@ -105,6 +106,7 @@ fn draw_config(random: &mut Random) -> CoreConfig {
         sessions_max: 60,
         services_max: 16,
         retry_after: Span(random.scale(MS, S)),
+        own_service_limits: say::draw_service_limits(random),
         ..CoreConfig::default()
     }
 }
@@ -135,8 +137,26 @@ impl Barrage {
         if self.peers.is_empty() || self.random.one_in(12) {
             return self.greet();
         }
+        if self.random.one_in(20) {
+            return self.operate();
+        }
         let at = self.random.below(self.peers.len() as u64) as usize;
         self.say(at)
+    }
+
+    fn operator(&mut self, command: AdminCommand<'_>) -> Result<(), String> {
+        let now = Time(self.now);
+        let mut effects = Vec::new();
+        let mut recorder = Recorder { effects: &mut effects, next: &mut Nowhere };
+        let reply = self.core.administer(now, command, &mut recorder);
+        self.oracle.follow_operator(now, &command, &reply, &effects, &self.core)?;
+        if let Some(text) = self.core.violations().into_iter().next() {
+            return Err(format!("{text}\n  {command:?}\n  the broker: {effects:?}"));
+        }
+        for effect in effects {
+            self.note(&effect);
+        }
+        Ok(())
     }
 
     fn event(&mut self, event: Event<'_, Body>) -> Result<(), String> {

@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
-use pinmesh_core::{Broker, CoreConfig, DoneEvent, Event, SubmitEvent, Time};
+use pinmesh_core::{
+    AdminCommand, AdminObjection, AdminReply, Broker, CoreConfig, DoneEvent, Event, SubmitEvent,
+    Time,
+};
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::batch::BatchReader;
 use pinmesh_protocol::command::{Payload, ToBroker};
@@ -33,6 +36,27 @@ pub struct Life {
     pub epoch: Epoch,
     effects: Vec<Effect>,
     is_flush_due: bool,
+}
+
+impl Life {
+    pub(crate) const fn core_and_shell(&mut self) -> (&mut Broker<Body>, &mut Shell) {
+        (&mut self.core, &mut self.shell)
+    }
+
+    pub(crate) const fn shell(&self) -> &Shell {
+        &self.shell
+    }
+
+    /// The reference broker follows an operator's command.
+    pub(crate) fn follow_operator(
+        &mut self,
+        now: Time,
+        command: &AdminCommand<'_>,
+        reply: &Result<AdminReply, AdminObjection>,
+        effects: &[Effect],
+    ) -> Result<(), String> {
+        self.oracle.follow_operator(now, command, reply, effects, &self.core)
+    }
 }
 
 /// See the module.
@@ -123,7 +147,7 @@ impl BrokerSim {
         }
     }
 
-    fn local(&self, world: &World) -> Time {
+    pub(crate) fn local(&self, world: &World) -> Time {
         Time(world.now + self.clock_ahead)
     }
 
@@ -227,7 +251,7 @@ impl BrokerSim {
     }
 
     /// After every turn: notices, and when to turn and flush next.
-    fn settle(&mut self, world: &mut World, checker: &mut Checker) {
+    pub(crate) fn settle(&mut self, world: &mut World, checker: &mut Checker) {
         self.notices(world, checker);
         let ahead = self.clock_ahead;
         let Some(life) = &mut self.life else { return };

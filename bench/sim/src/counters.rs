@@ -83,6 +83,14 @@ counts! {
     ClientReconnect Fault "client socket lost",
     /// A peer heard nothing of a broker for a while, or a broker nothing of it.
     Deaf Fault "deaf one way",
+    /// An operator paused a service for a while.
+    Pause Fault "service paused",
+    /// An operator purged a service that had tasks waiting.
+    Purge Fault "service purged",
+    /// An operator cancelled a task.
+    OperatorCancel Fault "task cancelled by an operator",
+    /// An operator asked a worker or a host to leave.
+    OperatorDrain Fault "drained by an operator",
     /// A peer sent what it may not.
     Rogue Fault "rogue peer",
 
@@ -154,6 +162,14 @@ counts! {
     Busy Branch "BUSY",
     /// RESULT BUSY because of the client's own window.
     BusyWindow Info "BUSY, client window",
+    /// RESULT BUSY because of the service's own limits.
+    BusyService Branch "BUSY, service limits",
+    /// Tasks waited for their service's cap of attempts in flight.
+    HeldByCap Branch "held back by a cap",
+    /// Tasks waited for their service's rate.
+    HeldByRate Branch "held back by a rate",
+    /// Tasks waited for an operator to resume their service.
+    HeldByPause Branch "held back by a pause",
     /// RESULT REFUSED.
     Refused Branch "REFUSED",
     /// A submission that joined a task.

@@ -20,6 +20,8 @@ pub enum Repair {
     ContinueBroker(usize, u32),
     /// A broker is started after that life.
     StartBroker(usize, u32),
+    /// A service that an operator has paused is resumed, in that life of the broker.
+    Resume(usize, u32, &'static str),
     /// A supervisor goes on, in that life.
     ContinueSupervisor(usize, u32),
     /// A host goes on.
@@ -77,6 +79,9 @@ impl Fleet {
             Count::ClientKill | Count::ClientStop | Count::ClientJump | Count::ClientReconnect => {
                 self.client_fault(fault)
             }
+            Count::Pause | Count::Purge | Count::OperatorCancel | Count::OperatorDrain => {
+                self.operator_fault(fault)
+            }
             Count::Rogue => {
                 rogue::act(&mut self.world, &self.checker, &mut self.rogue, self.shape.brokers);
                 true
@@ -101,7 +106,7 @@ impl Fleet {
         world.net.cut((world.now, &mut world.agenda, &mut world.random), socket);
     }
 
-    fn pick<T: Copy>(&mut self, among: &[T]) -> Option<T> {
+    pub(crate) fn pick<T: Copy>(&mut self, among: &[T]) -> Option<T> {
         let at = self.world.random.below(among.len() as u64) as usize;
         among.get(at).copied()
     }
@@ -299,6 +304,7 @@ impl Fleet {
                     self.start_broker(at);
                 }
             }
+            Repair::Resume(at, life, service) => self.resume(at, life, service),
             Repair::ContinueSupervisor(at, life) => {
                 if self.hosts[at].lives == life {
                     let is_frozen = self.hosts[at].is_frozen;

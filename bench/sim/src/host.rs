@@ -103,6 +103,13 @@ struct Fx<'a> {
     around: &'a mut Surroundings,
 }
 
+impl Surroundings {
+    /// The supervisor's process.
+    pub const fn peer_id(&self) -> PeerId {
+        self.peer_id
+    }
+}
+
 impl HostSim {
     /// A host whose supervisor is down.
     pub fn new(index: usize, slots: usize, shape: WorkerShape) -> Self {

@@ -26,6 +26,7 @@ pub mod faults;
 pub mod fleet;
 pub mod host;
 pub mod net;
+mod operator;
 pub mod oracle;
 pub mod page;
 pub mod random;

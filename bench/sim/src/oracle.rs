@@ -26,6 +26,7 @@ mod book;
 mod clients;
 mod compare;
 mod effects;
+mod gates;
 mod hosts;
 mod inherited;
 mod sessions;
@@ -35,13 +36,17 @@ mod workers;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use pinmesh_core::{Broker, Conn, CoreConfig, Counts, Event, Ledger, ResultHead, Time};
+use pinmesh_core::{
+    AdminCommand, AdminObjection, AdminReply, Broker, Conn, CoreConfig, Counts, Event, Ledger,
+    ResultHead, Time,
+};
 use pinmesh_protocol::command::StageTimes;
 use pinmesh_protocol::id::{AttemptId, PeerId, RequestId, TaskId};
 use pinmesh_protocol::status::Status;
 
 use crate::record::{Body, Effect, Sent};
 use book::{Age, Client, Host, Session, Task, Worker, WorkerNo};
+use gates::Gate;
 use inherited::Inherited;
 
 /// Characters of an event in the report of a difference.
@@ -87,6 +92,7 @@ pub struct Oracle {
     inherited: BTreeMap<AttemptId, Inherited>,
     /// Since when nobody has served a service that was once served.
     unserved_since: BTreeMap<String, u64>,
+    gates: Vec<Gate>,
     ledger: Ledger,
     /// What the real broker held after the event before.
     counts: Counts,
@@ -125,6 +131,7 @@ impl Oracle {
             ids: BTreeMap::new(),
             inherited: BTreeMap::new(),
             unserved_since: BTreeMap::new(),
+            gates: Vec::new(),
             ledger: Ledger::default(),
             counts: Counts::default(),
             workers_seen: 0,
@@ -150,17 +157,49 @@ impl Oracle {
         effects: &[Effect],
         core: &Broker<Body>,
     ) -> Result<(), String> {
+        self.begin(now, matches!(event, Event::Tick));
+        self.take(event, effects);
+        self.learn(core);
+        let acknowledged = match event {
+            Event::BatchEnd(conn) => Some(*conn),
+            _ => None,
+        };
+        self.conclude(acknowledged, effects, core);
+        self.verdict(|| format!("{event:?}"), effects)
+    }
+
+    /// Follows a command of an operator that the real broker has obeyed with these effects.
+    ///
+    /// # Errors
+    /// As [`Self::follow`].
+    pub fn follow_operator(
+        &mut self,
+        now: Time,
+        command: &AdminCommand<'_>,
+        reply: &Result<AdminReply, AdminObjection>,
+        effects: &[Effect],
+        core: &Broker<Body>,
+    ) -> Result<(), String> {
+        self.begin(now, false);
+        let right = self.administer(command);
+        self.check_reply(command, &right, reply, effects);
+        self.conclude(None, effects, core);
+        self.verdict(|| format!("{command:?}"), effects)
+    }
+
+    fn begin(&mut self, now: Time, is_tick: bool) {
         self.now = self.now.max(now.0);
         self.event += 1;
-        self.is_tick = matches!(event, Event::Tick);
+        self.is_tick = is_tick;
         if self.is_tick {
             self.ticked_at = self.now;
         }
         self.ended_by_time.clear();
         self.ambiguous = 0;
         self.ambiguous_back = 0;
-        self.take(event, effects);
-        self.learn(core);
+    }
+
+    fn conclude(&mut self, batch_end: Option<Conn>, effects: &[Effect], core: &Broker<Body>) {
         if self.is_tick {
             self.note_ended_by_time(core, effects);
         }
@@ -168,12 +207,19 @@ impl Oracle {
             self.explain(effect);
         }
         self.settle(core);
-        self.compare(event, core);
+        self.compare(batch_end, core);
         self.counts = core.counts();
+    }
+
+    fn verdict(
+        &mut self,
+        event: impl FnOnce() -> String,
+        effects: &[Effect],
+    ) -> Result<(), String> {
         match self.failure.take() {
             None => Ok(()),
             Some(failure) => {
-                let event: String = format!("{event:?}").chars().take(EVENT_CHARS).collect();
+                let event: String = event().chars().take(EVENT_CHARS).collect();
                 Err(format!(
                     "oracle: {failure}\n  event {} at {}: {event}\n  the broker: {effects:?}",
                     self.event, self.now

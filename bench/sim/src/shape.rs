@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pinmesh_core::{CoreConfig, Span};
+use pinmesh_core::{CoreConfig, Rate, ServiceLimits, Span};
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::id::Priority;
 use pinmesh_session::supervision::{Config, GraceSignal};
@@ -248,7 +248,40 @@ fn draw_core(random: &mut Random) -> CoreConfig {
         sessions_max: 500,
         services_max: 16,
         retry_after: Span(random.scale(5 * MS, 300 * MS)),
+        own_service_limits: draw_service_limits(random),
         ..CoreConfig::default()
+    }
+}
+
+/// Every other fleet has services with limits of their own.
+fn draw_service_limits(random: &mut Random) -> BTreeMap<String, ServiceLimits> {
+    let mut own = BTreeMap::new();
+    if random.one_in(2) {
+        return own;
+    }
+    for name in SERVICES {
+        if random.one_in(2) {
+            own.insert(name.to_owned(), draw_limits(random));
+        }
+    }
+    own
+}
+
+/// Limits of a service, most of them near enough to be met.
+pub(crate) fn draw_limits(random: &mut Random) -> ServiceLimits {
+    let usual = ServiceLimits::default();
+    ServiceLimits {
+        pending_max: if random.one_in(2) { random.scale(2, 60) as u32 } else { usual.pending_max },
+        in_flight_max: if random.one_in(2) {
+            random.scale(1, 12) as u32
+        } else {
+            usual.in_flight_max
+        },
+        bytes_max: if random.one_in(3) { random.scale(2_000, 60_000) } else { usual.bytes_max },
+        rate: random.one_in(2).then(|| Rate {
+            interval: Span(random.scale(10 * US, 40 * MS)),
+            burst: random.scale(1, 12) as u32,
+        }),
     }
 }
 

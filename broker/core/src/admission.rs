@@ -6,7 +6,7 @@ use pinmesh_protocol::status::Status;
 use crate::client::Client;
 use crate::event::{Body, SubmitEvent};
 use crate::outbox::{Outbox, ResultBody, ResultHead};
-use crate::slab::{ClientKey, Key};
+use crate::slab::{ClientKey, Key, ServiceKey};
 use crate::state::State;
 use crate::task::TASK_OVERHEAD_BYTES;
 
@@ -18,6 +18,7 @@ impl<B: Body> State<B> {
     pub(crate) fn objection_to(
         &self,
         client: &Client,
+        service: ServiceKey,
         submit: &SubmitEvent<'_, B>,
     ) -> Option<Rejection> {
         let (bytes, kept) = (submit.body.payload_bytes(), submit.body.kept_bytes());
@@ -39,6 +40,13 @@ impl<B: Body> State<B> {
         }
         if self.bytes + kept + TASK_OVERHEAD_BYTES > self.config.memory_bytes_max {
             return Some((Status::Busy, "memory budget of the broker exceeded"));
+        }
+        let queue = self.services.at(service);
+        if queue.waiting.len() >= queue.limits.pending_max {
+            return Some((Status::Busy, "pending_max of the service reached"));
+        }
+        if queue.tasks > 0 && queue.bytes.saturating_add(bytes) > queue.limits.bytes_max {
+            return Some((Status::Busy, "bytes_max of the service exceeded"));
         }
         None
     }

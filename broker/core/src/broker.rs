@@ -44,6 +44,14 @@ impl<B: Body> Broker<B> {
     /// One event, and everything that it causes. `now` never goes back.
     #[inline]
     pub fn handle(&mut self, now: Time, event: Event<'_, B>, out: &mut impl Outbox<B>) {
+        self.on_event(now, event, out);
+        if !self.state.opened.is_empty() {
+            self.state.dispatch_opened(out);
+        }
+    }
+
+    #[inline]
+    fn on_event(&mut self, now: Time, event: Event<'_, B>, out: &mut impl Outbox<B>) {
         let state = &mut self.state;
         state.now = state.now.max(now);
         match event {

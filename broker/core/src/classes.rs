@@ -19,16 +19,29 @@ pub(crate) struct Classes {
     ready: u16,
     /// Those that came back, by priority and age.
     returned: BTreeMap<(Priority, u64), u32>,
+    /// How many of each priority wait.
+    counts: [u32; CLASSES],
     len: u32,
 }
 
 impl Classes {
     pub(crate) const fn new() -> Self {
-        Self { lists: [List::EMPTY; CLASSES], ready: 0, returned: BTreeMap::new(), len: 0 }
+        Self {
+            lists: [List::EMPTY; CLASSES],
+            ready: 0,
+            returned: BTreeMap::new(),
+            counts: [0; CLASSES],
+            len: 0,
+        }
     }
 
     pub(crate) fn len(&self) -> u32 {
         self.len
+    }
+
+    /// How many of each priority wait, priority 1 first.
+    pub(crate) fn counts(&self) -> [u32; CLASSES] {
+        self.counts
     }
 
     /// The most urgent priority with a task.
@@ -47,6 +60,7 @@ impl Classes {
         let priority = tasks.at(index).priority;
         self.lists[slot(priority)].push_back(tasks, index);
         self.ready |= 1 << slot(priority);
+        self.counts[slot(priority)] += 1;
         self.len += 1;
     }
 
@@ -55,6 +69,7 @@ impl Classes {
         let task = tasks.at_mut(index);
         task.has_returned = true;
         self.returned.insert((task.priority, task.age), index);
+        self.counts[slot(task.priority)] += 1;
         self.len += 1;
     }
 
@@ -63,6 +78,7 @@ impl Classes {
         self.len -= 1;
         let task = tasks.at_mut(index);
         let priority = task.priority;
+        self.counts[slot(priority)] -= 1;
         if core::mem::take(&mut task.has_returned) {
             self.returned.remove(&(priority, task.age));
             return;

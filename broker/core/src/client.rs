@@ -1,5 +1,6 @@
 //! Clients: their requests, what they have unfinished, and the results that they have yet to take.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
 use hashbrown::HashTable;
@@ -11,6 +12,8 @@ use crate::slab::{TaskKey, TimerKey};
 /// One client process.
 pub(crate) struct Client {
     pub(crate) peer_id: PeerId,
+    /// Of its HELLO, for people.
+    pub(crate) name: Box<str>,
     pub(crate) conn: Option<Conn>,
     pub(crate) is_full: bool,
     /// Unfinished: accepted and its end not yet acknowledged.
@@ -37,9 +40,10 @@ pub(crate) struct Results {
 }
 
 impl Client {
-    pub(crate) fn new(peer_id: PeerId, seed: u64) -> Self {
+    pub(crate) fn new(peer_id: PeerId, name: &str, seed: u64) -> Self {
         Self {
             peer_id,
+            name: name.into(),
             conn: None,
             is_full: false,
             tasks: 0,

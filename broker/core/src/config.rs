@@ -1,9 +1,38 @@
 //! Limits and times of a broker, as the shell hands them to the machine.
 
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+
 use pinmesh_protocol::id::Epoch;
 use pinmesh_protocol::limits;
 
+use crate::gate::Rate;
 use crate::time::Span;
+
+/// What one service may take up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ServiceLimits {
+    /// Tasks that wait; past it SUBMIT is answered BUSY.
+    pub pending_max: u32,
+    /// Attempts that workers hold at once; past it tasks wait.
+    pub in_flight_max: u32,
+    /// Bytes of payload of its tasks that have not ended, one task always may come in; past it SUBMIT
+    /// is answered BUSY.
+    pub bytes_max: u64,
+    /// How fast tasks are sent to workers; `None`: as fast as they can take them.
+    pub rate: Option<Rate>,
+}
+
+impl Default for ServiceLimits {
+    fn default() -> Self {
+        Self {
+            pending_max: 1_000_000,
+            in_flight_max: 1_000_000,
+            bytes_max: 1024 * 1024 * 1024,
+            rate: None,
+        }
+    }
+}
 
 /// What a broker's machine is told once, at its start.
 #[derive(Clone, Debug)]
@@ -50,6 +79,11 @@ pub struct CoreConfig {
     pub retry_after: Span,
     /// The longest payload, bytes.
     pub payload_bytes_max: u64,
+    /// Limits of each service that has none of its own.
+    pub service_limits: ServiceLimits,
+    /// Limits of single services by name. These are known from the start and never forgotten; they
+    /// are part of `services_max`.
+    pub own_service_limits: BTreeMap<String, ServiceLimits>,
 }
 
 impl Default for CoreConfig {
@@ -75,6 +109,8 @@ impl Default for CoreConfig {
             services_max: 4_096,
             retry_after: Span::from_millis(100),
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX,
+            service_limits: ServiceLimits::default(),
+            own_service_limits: BTreeMap::new(),
         }
     }
 }

@@ -19,6 +19,9 @@ impl<B: Body> State<B> {
     pub(crate) fn dispatch_service(&mut self, service: ServiceKey, out: &mut impl Outbox<B>) {
         loop {
             let queue = self.services.at(service);
+            if !queue.gate.is_open(&queue.limits) {
+                return;
+            }
             let Some(task) =
                 queue.waiting.top().and_then(|top| queue.waiting.first(&self.tasks, top))
             else {
@@ -49,7 +52,11 @@ impl<B: Body> State<B> {
         let group = self.groups.get_mut(key)?;
         let mut best = None;
         for (place, service) in group.rotation() {
-            let waiting = &self.services.at(service).waiting;
+            let queue = self.services.at(service);
+            if !queue.gate.is_open(&queue.limits) {
+                continue;
+            }
+            let waiting = &queue.waiting;
             let Some(top) = waiting.top() else { continue };
             if best.is_none_or(|(priority, _, _)| top > priority) {
                 best = Some((top, place, waiting.first(&self.tasks, top)?));
@@ -80,6 +87,7 @@ impl<B: Body> State<B> {
         self.unqueue(key);
         self.occupy(key, worker_index);
         self.ledger.dispatched += 1;
+        self.charge_rate(self.tasks.at(index).service);
         self.acknowledge_first(worker_index, out);
         let now = self.now;
         let task = self.tasks.at_mut(index);

@@ -85,7 +85,19 @@ fn check_queues<B: Body>(state: &State<B>, found: &mut Vec<String>) {
         if has_wait != service.timer.is_some() {
             found.push(format!("{key:?}: its wait does not fit {count} waiting"));
         }
+        let holding = state.tasks.iter().filter(|(_, task)| task.service == key && task.occupies);
+        let held = holding.count();
+        if held != service.gate.in_flight as usize {
+            found.push(format!("{key:?}: {held} in flight, not {}", service.gate.in_flight));
+        }
+        let unended = state.tasks.iter().filter(|(_, task)| task.service == key);
+        let unended = unended.filter(|(_, task)| task.state != TaskState::Ended);
+        let bytes: u64 = unended.map(|(_, task)| task.payload_bytes).sum();
+        if bytes != service.bytes {
+            found.push(format!("{key:?}: {bytes} bytes of tasks, not {}", service.bytes));
+        }
         let is_idle_worker_beside_work = count > 0
+            && service.gate.is_open(&service.limits)
             && service.groups.iter().filter_map(|group| state.groups.get(*group)?.best()).any(
                 |(worker, _)| {
                     // A worker may stay listed beside a task that does not fit its bytes only if it is

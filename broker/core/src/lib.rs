@@ -11,11 +11,13 @@ mod client;
 mod config;
 mod dispatch;
 mod event;
+mod gate;
 mod group;
 mod inherited;
 mod invariants;
 mod ledger;
 mod list;
+mod on_admin;
 mod on_client;
 mod on_host;
 mod on_session;
@@ -34,9 +36,14 @@ mod view;
 mod worker;
 
 pub use broker::{Broker, Counts};
-pub use config::CoreConfig;
+pub use config::{CoreConfig, ServiceLimits};
 pub use event::{Body, Conn, DoneEvent, Event, Side, SubmitEvent};
+pub use gate::Rate;
 pub use ledger::Ledger;
+pub use on_admin::{AdminCommand, AdminObjection, AdminReply, DrainTarget, Purge};
 pub use outbox::{Outbox, ResultBody, ResultHead, TaskHead};
 pub use time::{Span, Time};
-pub use view::{TaskStanding, TaskView};
+pub use view::{
+    AHEAD_MAX, ClientView, Explanation, HostView, Obstacle, ServiceView, TaskStanding, TaskView,
+    WorkerStanding, WorkerView,
+};

@@ -46,7 +46,7 @@ impl<B: Body> State<B> {
             let reason = "too many unacknowledged results; send ACK";
             return self.refuse_session(conn, RefusedCode::Window, reason, out);
         }
-        match self.objection_to(client, &submit) {
+        match self.objection_to(client, service, &submit) {
             Some(rejection) => self.reject(key, &submit, rejection, out),
             None => self.accept(conn, key, service, submit, out),
         }
@@ -163,6 +163,7 @@ impl<B: Body> State<B> {
         }
         let queue = self.services.at_mut(service);
         queue.tasks += 1;
+        queue.bytes += bytes;
         queue.waiting.push_back(&mut self.tasks, task.index());
         if !self.inherited.is_empty() && self.claim_inherited(task, out) {
             return;

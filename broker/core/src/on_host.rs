@@ -18,9 +18,11 @@ use crate::worker::{Host, Place};
 const TOO_MANY_SLOTS: &str = "HOST, LOST: a host has at most 1024 slots; use those of before again";
 
 impl<B: Body> State<B> {
-    pub(crate) fn add_host(&mut self, peer_id: PeerId) -> HostKey {
+    pub(crate) fn add_host(&mut self, peer_id: PeerId, name: &str) -> HostKey {
         let host = Host {
             peer_id,
+            name: name.into(),
+            cpus: BTreeMap::new(),
             conn: None,
             echoed_at: self.now,
             has_lease: false,
@@ -38,6 +40,8 @@ impl<B: Body> State<B> {
         let Some(key) = self.host_of(conn, "HOST", out) else { return };
         let host = self.hosts.at_mut(key.index());
         let is_first = !core::mem::replace(&mut host.is_listed, true);
+        host.cpus =
+            command.workers.iter().filter_map(|worker| Some((worker.slot, worker.cpu?))).collect();
         let mut alive: BTreeMap<Slot, Incarnation> = BTreeMap::new();
         for worker in &command.workers {
             alive.insert(worker.slot, worker.incarnation);

@@ -90,10 +90,14 @@ impl<B: Body> State<B> {
     fn add_peer(&mut self, conn: Conn, hello: &Hello<'_>) -> Peer {
         let peer = match hello.role {
             Role::Client => {
-                Peer::Client(self.clients.insert(Client::new(hello.peer_id, self.config.hash_seed)))
+                let client = Client::new(hello.peer_id, hello.name, self.config.hash_seed);
+                Peer::Client(self.clients.insert(client))
             }
-            Role::Worker => Peer::Worker(self.workers.insert(Worker::new(hello.peer_id, conn))),
-            Role::Supervisor => Peer::Host(self.add_host(hello.peer_id)),
+            Role::Worker => {
+                let worker = Worker::new(hello.peer_id, hello.name, conn);
+                Peer::Worker(self.workers.insert(worker))
+            }
+            Role::Supervisor => Peer::Host(self.add_host(hello.peer_id, hello.name)),
         };
         self.peers.insert(hello.peer_id, peer);
         peer

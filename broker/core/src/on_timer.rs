@@ -23,6 +23,7 @@ impl<B: Body> State<B> {
                 Wake::Unpark(key) => self.on_unpark(key, out),
                 Wake::Host(key) => self.on_host_timer(key, out),
                 Wake::Service(key) => self.on_service_timer(key, out),
+                Wake::Gate(key) => self.on_gate_timer(key, out),
                 Wake::Inherited => self.on_inherited_timer(out),
                 Wake::Task(key) => self.on_task_timer(key, out),
             }

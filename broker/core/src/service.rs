@@ -3,8 +3,11 @@
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::Bound;
 
 use crate::classes::Classes;
+use crate::config::{CoreConfig, ServiceLimits};
+use crate::gate::Gate;
 use crate::slab::{GroupKey, ServiceKey, Slab, TimerKey};
 use crate::time::Time;
 
@@ -17,6 +20,12 @@ pub(crate) struct Service {
     pub(crate) aliases: u32,
     /// Tasks of it that have not ended, wherever they are.
     pub(crate) tasks: u32,
+    /// Bytes of payload of those.
+    pub(crate) bytes: u64,
+    pub(crate) limits: ServiceLimits,
+    pub(crate) gate: Gate,
+    /// The configuration names it.
+    is_own: bool,
     /// It stands in the list of those that may have nobody left.
     is_released: bool,
     /// Since when nobody serves it; meaningful while `groups` is empty.
@@ -27,7 +36,13 @@ pub(crate) struct Service {
 
 impl Service {
     fn is_idle(&self) -> bool {
-        self.groups.is_empty() && self.aliases == 0 && self.tasks == 0
+        self.groups.is_empty()
+            && self.aliases == 0
+            && self.tasks == 0
+            && self.gate.in_flight == 0
+            && !self.gate.is_paused
+            && self.gate.timer.is_none()
+            && !self.is_own
     }
 }
 
@@ -38,12 +53,41 @@ pub(crate) struct Services {
     /// Every unused one, and some that are used again: to make room takes no search.
     released: Vec<ServiceKey>,
     max: usize,
+    limits: ServiceLimits,
 }
 
 impl Services {
-    pub(crate) fn new(max: u32) -> Self {
+    pub(crate) fn new(config: &CoreConfig) -> Self {
         let (by_name, all, released) = (BTreeMap::new(), Slab::new(), Vec::new());
-        Self { by_name, all, released, max: max as usize }
+        let (max, limits) = (config.services_max as usize, config.service_limits);
+        let mut services = Self { by_name, all, released, max, limits };
+        for (name, limits) in &config.own_service_limits {
+            services.insert(name, Time(0), *limits, true);
+        }
+        services
+    }
+
+    /// The service of this name, if it is known.
+    pub(crate) fn named(&self, name: &str) -> Option<ServiceKey> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Those whose names come after `after`, in the order of their names.
+    pub(crate) fn by_name_after(
+        &self,
+        after: Option<&str>,
+    ) -> impl Iterator<Item = (ServiceKey, &Service)> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = self.by_name.range::<str, _>((start, Bound::Unbounded));
+        range.map(|(_, key)| (*key, self.at(*key)))
+    }
+
+    pub(crate) fn get(&self, key: ServiceKey) -> Option<&Service> {
+        self.all.get(key)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: ServiceKey) -> Option<&mut Service> {
+        self.all.get_mut(key)
     }
 
     #[inline]
@@ -88,20 +132,29 @@ impl Services {
         while self.all.len() >= max {
             self.drop_released()?;
         }
+        let key = self.insert(name, now, self.limits, false);
+        // Whoever asked for it may yet be refused.
+        self.release(key);
+        Some(key)
+    }
+
+    fn insert(&mut self, name: &str, now: Time, limits: ServiceLimits, is_own: bool) -> ServiceKey {
         let key = self.all.insert(Service {
             name: name.into(),
             waiting: Classes::new(),
             groups: Vec::new(),
             aliases: 0,
             tasks: 0,
+            bytes: 0,
+            limits,
+            gate: Gate::default(),
+            is_own,
             is_released: false,
             unserved_since: now,
             timer: None,
         });
         self.by_name.insert(name.into(), key);
-        // Whoever asked for it may yet be refused.
-        self.release(key);
-        Some(key)
+        key
     }
 
     /// Forgets the latest one that was released, unless it is used again; `None`: there is none.

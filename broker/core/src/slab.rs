@@ -154,6 +154,22 @@ impl<K: Key, T> Slab<K, T> {
         })
     }
 
+    /// The live things among so many places from one on, and where the next page begins; `None`: there
+    /// is nothing behind this one. What stays between two pages is on one of them.
+    pub(crate) fn page(
+        &self,
+        from: u32,
+        visits: u32,
+    ) -> (impl Iterator<Item = (K, &T)>, Option<u32>) {
+        let end = (from as usize).saturating_add(visits.max(1) as usize);
+        let next = (end < self.entries.len()).then_some(end as u32);
+        let range = (from as usize).min(self.entries.len())..end.min(self.entries.len());
+        let page = (range.start as u32..).zip(&self.entries[range]).filter_map(|(index, entry)| {
+            Some((Self::key(index, entry.generation), entry.value.as_ref()?))
+        });
+        (page, next)
+    }
+
     fn key(index: u32, generation: u32) -> K {
         K::from_bits(u64::from(generation) << 32 | u64::from(index))
     }

@@ -38,6 +38,8 @@ pub(crate) enum Wake {
     Host(HostKey),
     /// Nobody has served the service for `service_wait`.
     Service(ServiceKey),
+    /// A service may send its next task.
+    Gate(ServiceKey),
     /// Attempts of an earlier epoch may have been unclaimed for too long.
     Inherited,
     /// A task's deadline, or, while it awaits its end, the end of that wait.
@@ -66,12 +68,14 @@ pub(crate) struct State<B> {
     pub(crate) ledger: Ledger,
     /// Bytes of everything held, overhead included.
     pub(crate) bytes: u64,
+    /// Services whose gates opened in this event, at most one for each attempt that it let go of.
+    pub(crate) opened: Vec<ServiceKey>,
 }
 
 impl<B: Body> State<B> {
     pub(crate) fn new(config: CoreConfig) -> Self {
         Self {
-            services: Services::new(config.services_max),
+            services: Services::new(&config),
             config,
             now: Time(0),
             is_draining: false,
@@ -89,6 +93,7 @@ impl<B: Body> State<B> {
             timers: TimerWheel::new(),
             ledger: Ledger::default(),
             bytes: 0,
+            opened: Vec::new(),
         }
     }
 
@@ -112,8 +117,10 @@ impl<B: Body> State<B> {
         self.bytes -= task.body.take().map_or(0, |body| body.kept_bytes());
         self.bytes += body.kept_bytes();
         task.end = Some(End { status, stages, body });
-        let (service, owner) = (task.service, task.client);
-        self.services.at_mut(service).tasks -= 1;
+        let (service, owner, bytes) = (task.service, task.client, task.payload_bytes);
+        let queue = self.services.at_mut(service);
+        queue.tasks -= 1;
+        queue.bytes -= bytes;
         self.services.release(service);
         self.ledger.on_end(status);
         if let Some(stages) = &stages {
@@ -208,12 +215,17 @@ impl<B: Body> State<B> {
         }
         task.occupies = false;
         task.is_listed = false;
-        let (index, bytes) = (task.worker.index(), task.payload_bytes);
+        let (index, bytes, service) = (task.worker.index(), task.payload_bytes, task.service);
+        let has_ended = task.state == TaskState::Ended;
         self.unlist(index);
         let worker = self.workers.at_mut(index);
         worker.in_flight.remove(&mut self.tasks, key.index());
         worker.in_flight_bytes -= bytes;
         self.list(index);
+        self.leave_gate(service);
+        if has_ended {
+            self.services.release(service);
+        }
     }
 
     /// Occupies a worker with an attempt.
@@ -221,7 +233,7 @@ impl<B: Body> State<B> {
     pub(crate) fn occupy(&mut self, key: TaskKey, index: u32) {
         self.unlist(index);
         let task = self.tasks.at_mut(key.index());
-        let bytes = task.payload_bytes;
+        let (bytes, service) = (task.payload_bytes, task.service);
         task.state = TaskState::InFlight;
         task.occupies = true;
         task.worker = self.workers.key_at(index);
@@ -229,6 +241,7 @@ impl<B: Body> State<B> {
         worker.in_flight.push_back(&mut self.tasks, key.index());
         worker.in_flight_bytes += bytes;
         self.list(index);
+        self.enter_gate(service);
     }
 
     /// Offers a worker's credit to its group, if it has any.

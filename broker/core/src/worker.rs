@@ -1,5 +1,6 @@
 //! Workers and hosts, as the broker knows them.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -30,6 +31,8 @@ pub(crate) enum WorkerState {
 /// One worker process.
 pub(crate) struct Worker {
     pub(crate) peer_id: PeerId,
+    /// Of its HELLO, for people.
+    pub(crate) name: Box<str>,
     pub(crate) conn: Option<Conn>,
     pub(crate) state: WorkerState,
     /// `None`: it has no supervisor.
@@ -74,9 +77,10 @@ impl Linked for Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(peer_id: PeerId, conn: Conn) -> Self {
+    pub(crate) fn new(peer_id: PeerId, name: &str, conn: Conn) -> Self {
         Self {
             peer_id,
+            name: name.into(),
             conn: Some(conn),
             state: WorkerState::Greeting,
             host: None,
@@ -130,6 +134,10 @@ impl Worker {
 /// One supervisor and the lease that it has.
 pub(crate) struct Host {
     pub(crate) peer_id: PeerId,
+    /// Of its HELLO, for people.
+    pub(crate) name: Box<str>,
+    /// Of its latest HOST: which CPU each slot is pinned to.
+    pub(crate) cpus: BTreeMap<Slot, u16>,
     pub(crate) conn: Option<Conn>,
     /// When its heartbeat was last echoed, from which its lease counts here.
     pub(crate) echoed_at: Time,

@@ -1,6 +1,10 @@
 //! What each role says: the command is drawn, and what it names is mostly its own.
 
-use pinmesh_core::{Conn, DoneEvent, Event, SubmitEvent};
+use std::collections::BTreeMap;
+
+use pinmesh_core::{
+    AdminCommand, Conn, DoneEvent, DrainTarget, Event, Purge, ServiceLimits, SubmitEvent, Time,
+};
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::command::{
     Attempts, CancelRequest, Heartbeat, Held, Host, HostWorker, Lost, Ready, ServiceAlias,
@@ -12,14 +16,27 @@ use pinmesh_protocol::id::{
 };
 use pinmesh_protocol::status::{EndStatus, HeldState, LossKind, Role};
 
-use super::{Barrage, CLIENTS, HOSTS, Peer, Sending, id_of};
+use super::{Barrage, CLIENTS, HOSTS, Peer, Sending, WORKERS, id_of};
 use crate::clock::{MS, S};
+use crate::random::Random;
 use crate::record::Body;
+use crate::shape::draw_limits;
 
 /// Names of the services; the last one is served by few.
 const SERVICES: [&str; 4] = ["red", "green", "blue", "grey"];
 /// Requests of which a client hands in some again.
 const REQUESTS: u64 = 40;
+
+/// Limits of some services.
+pub(super) fn draw_service_limits(random: &mut Random) -> BTreeMap<String, ServiceLimits> {
+    let mut own = BTreeMap::new();
+    for name in SERVICES {
+        if random.one_in(3) {
+            own.insert(name.to_owned(), draw_limits(random));
+        }
+    }
+    own
+}
 
 impl Barrage {
     pub(super) fn say(&mut self, at: usize) -> Result<(), String> {
@@ -38,6 +55,42 @@ impl Barrage {
             Role::Client => self.say_as_client(conn),
             Role::Worker => self.say_as_worker(at),
             Role::Supervisor => self.say_as_supervisor(at),
+        }
+    }
+
+    /// An operator asks for something.
+    pub(super) fn operate(&mut self) -> Result<(), String> {
+        let service = match self.random.below(30) {
+            0 => "nobody's",
+            _ => SERVICES[self.random.below(4) as usize],
+        };
+        match self.random.below(12) {
+            0 | 1 => self.operator(AdminCommand::Pause(service)),
+            2..=5 => self.operator(AdminCommand::Resume(service)),
+            6 => {
+                let upto = self.random.one_in(2).then(|| Time(self.now.saturating_sub(S / 2)));
+                let (from, visits) =
+                    (self.random.below(8) as u32, self.random.between(1, 40) as u32);
+                self.operator(AdminCommand::Purge(Purge { service, upto, from, visits }))
+            }
+            7 | 8 => {
+                let target = match self.random.below(3) {
+                    0 => DrainTarget::Peer(id_of(Role::Supervisor, self.random.below(HOSTS + 1))),
+                    1 => DrainTarget::Peer(id_of(Role::Worker, self.random.below(WORKERS + 1))),
+                    _ => {
+                        let host = id_of(Role::Supervisor, self.random.below(HOSTS));
+                        DrainTarget::Slot(host, Slot(self.random.below(3) as u16))
+                    }
+                };
+                self.operator(AdminCommand::Drain(target))
+            }
+            _ => {
+                let tasks: Vec<TaskId> = self.core.tasks().map(|view| view.task).collect();
+                let at = self.random.below(tasks.len() as u64 + 1) as usize;
+                let task = tasks.get(at).copied().unwrap_or(TaskId(self.random.next()));
+                let is_hard = self.random.one_in(3);
+                self.operator(AdminCommand::Cancel { task, is_hard })
+            }
         }
     }
 

@@ -171,12 +171,24 @@ impl Checker {
         if let Some(counts) = before.counts {
             self.count_tick(world, epoch, counts, core.counts());
         }
+        self.after_operator(world, (epoch, local), (core, shell), effects);
+    }
+
+    /// After a command of an operator: what is checked after each event as well.
+    pub fn after_operator(
+        &mut self,
+        world: &mut World,
+        (epoch, local): (Epoch, u64),
+        (core, shell): (&Broker<Body>, &Shell),
+        effects: &[Effect],
+    ) {
         for effect in effects {
             self.on_effect(world, (epoch, local), shell, effect);
         }
         self.events += 1;
         if self.events.is_multiple_of(LOOK_EVERY) {
             self.look(core, epoch);
+            count_held_back(world, core);
         }
     }
 
@@ -261,8 +273,11 @@ impl Checker {
         (status, said): (Status, &Said),
     ) {
         if matches!(status, Status::Busy | Status::Refused) {
-            if matches!(said, Said::Text(text) if text.contains("client window")) {
-                world.counters.add(Count::BusyWindow);
+            if let Said::Text(text) = said {
+                let words =
+                    [("client window", Count::BusyWindow), ("of the service", Count::BusyService)];
+                let found = words.iter().filter(|(words, _)| text.contains(words));
+                found.for_each(|(_, count)| world.counters.add(*count));
             }
             return;
         }
@@ -403,6 +418,20 @@ impl Checker {
     /// Whether the attempt is the latest of its task and in a handler.
     pub fn is_open_run(&self, attempt: AttemptId) -> bool {
         self.key_of(attempt).is_some_and(|key| self.is_running(key, attempt))
+    }
+}
+
+/// Tasks that wait beside a worker that could take them.
+fn count_held_back(world: &mut World, core: &Broker<Body>) {
+    let services = core.services_page(None, usize::MAX);
+    for view in services.iter().filter(|view| view.pending.iter().sum::<u32>() > 0) {
+        let reasons = [
+            (view.in_flight >= view.limits.in_flight_max, Count::HeldByCap),
+            (view.next_token.is_some(), Count::HeldByRate),
+            (view.is_paused, Count::HeldByPause),
+        ];
+        let held = reasons.iter().filter(|(is_so, _)| *is_so);
+        held.for_each(|(_, count)| world.counters.add(*count));
     }
 }
 

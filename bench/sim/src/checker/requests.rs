@@ -25,6 +25,8 @@ pub struct Asked {
     pub shows_busy: bool,
     /// Its caller has cancelled it.
     pub is_cancelled: bool,
+    /// An operator has cancelled it, or purged its service.
+    pub is_operator_cancelled: bool,
     /// It has ended.
     pub is_resolved: bool,
     /// Times that a handler was entered for it.
@@ -50,6 +52,7 @@ impl Default for Asked {
             has_bad_options: false,
             shows_busy: false,
             is_cancelled: false,
+            is_operator_cancelled: false,
             is_resolved: false,
             starts: 0,
             overruns: 0,
@@ -96,6 +99,13 @@ impl Checker {
     pub fn on_cancelled(&mut self, key: Key) {
         if let Some(asked) = self.requests.get_mut(&key) {
             asked.is_cancelled = true;
+        }
+    }
+
+    /// An operator may have ended it.
+    pub fn on_operator_cancel(&mut self, key: Key) {
+        if let Some(asked) = self.requests.get_mut(&key) {
+            asked.is_operator_cancelled = true;
         }
     }
 
@@ -161,7 +171,11 @@ impl Checker {
             Status::Expired => asked.has_deadline,
             Status::TimedOut => asked.overruns > 0,
             Status::Crashed => result.tries > 0,
-            Status::Cancelled => asked.is_cancelled || (has_output && self.has_drained_hosts),
+            Status::Cancelled => {
+                asked.is_cancelled
+                    || asked.is_operator_cancelled
+                    || (has_output && self.has_drained_hosts)
+            }
             Status::Busy => asked.shows_busy || asked.is_cancelled || asked.has_deadline,
             Status::NoService => true,
             Status::Refused => asked.has_bad_options,

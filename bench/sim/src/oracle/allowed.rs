@@ -30,6 +30,14 @@ impl Oracle {
         if let Some(why) = self.objection_to_worker(number, bytes) {
             return Err(format!("TASK {} to {number}: {why}", head.task));
         }
+        let service = self.tasks[&age].service.clone();
+        while let Some(why) = self.objection_to_service(&service) {
+            let Some(piece) = self.pieces.pop_front() else {
+                return Err(format!("TASK {} to {number}: {why}", head.task));
+            };
+            self.follow_piece(piece);
+            self.note_passed_over();
+        }
         if let Some(why) = self.objection_to_task(age, number) {
             return Err(format!("TASK {} to {number}: {why}", head.task));
         }
@@ -42,6 +50,7 @@ impl Oracle {
             return Err(format!("TASK {} to {number}: {why}", head.task));
         }
         self.hold(age, number);
+        self.take_token(&service);
         // It was unparked less than a grain before its time was noted here.
         if let Some(worker) = self.workers.get_mut(&number) {
             worker.parked_until = None;
@@ -129,7 +138,11 @@ impl Oracle {
         if !worker.services.contains(&task.service) {
             return Some(format!("the worker does not serve {}", task.service));
         }
-        let waiting = self.tasks.iter().filter(|(_, task)| self.waits_for_sure(task));
+        let open = self.open_services();
+        let waiting = self
+            .tasks
+            .iter()
+            .filter(|(_, task)| open.contains(&task.service.as_str()) && self.waits_for_sure(task));
         for (other_age, other) in waiting.filter(|(_, t)| worker.services.contains(&t.service)) {
             if other.priority > task.priority {
                 return Some(format!("{} is more urgent", name(other)));
@@ -140,6 +153,15 @@ impl Oracle {
             }
         }
         None
+    }
+
+    /// Services whose tasks may be sent, whatever else may happen at this moment.
+    fn open_services(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.tasks.values().map(|task| task.service.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.retain(|name| self.is_open_for_sure(name));
+        names
     }
 
     /// A task that waits and that nothing but being sent can end at this moment.
@@ -269,7 +291,13 @@ impl Oracle {
         if with_room.is_empty() {
             return None;
         }
-        self.tasks.values().filter(|task| self.waits_for_sure(task)).find_map(|task| {
+        let open = self.open_services();
+        let waiting = self
+            .tasks
+            .values()
+            .filter(|task| open.contains(&task.service.as_str()) && self.waits_for_sure(task));
+        let mut waiting = waiting;
+        waiting.find_map(|task| {
             let mut serving =
                 with_room.iter().filter(|(_, worker)| worker.services.contains(&task.service));
             let idle = serving.find(|(number, _)| self.can_take_for_sure(*number, task.bytes));

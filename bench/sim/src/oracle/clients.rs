@@ -120,7 +120,9 @@ impl Oracle {
         let is_past_window = tasks >= self.config.client_window_tasks
             || tasks > 0 && held + bytes > self.config.client_window_bytes;
         let is_past_budget = self.counts.bytes + bytes + TASK_BYTES > self.config.memory_bytes_max;
-        (self.is_draining || is_past_window || is_past_budget).then_some(Status::Busy)
+        let is_past_service = self.is_past_service_limits(service, bytes);
+        (self.is_draining || is_past_window || is_past_budget || is_past_service)
+            .then_some(Status::Busy)
     }
 
     fn reject(&mut self, conn: Conn, submit: &SubmitEvent<'_, Body>, status: Status) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pinmesh_core::{Broker, Counts, Event, Ledger, TaskStanding, TaskView};
+use pinmesh_core::{Broker, Conn, Counts, Ledger, TaskStanding, TaskView};
 use pinmesh_protocol::id::TaskId;
 use pinmesh_protocol::status::Status;
 
@@ -125,13 +125,13 @@ impl Oracle {
     }
 
     /// Everything that both know must be the same.
-    pub(super) fn compare(&mut self, event: &Event<'_, Body>, core: &Broker<Body>) {
+    pub(super) fn compare(&mut self, batch_end: Option<Conn>, core: &Broker<Body>) {
         if self.failure.is_some() {
             return;
         }
         let differences = [
             self.untold(),
-            self.unacknowledged(event),
+            self.unacknowledged(batch_end),
             self.other_tasks(core),
             self.other_ledger(core.ledger()),
             self.other_counts(core.counts()),
@@ -162,9 +162,9 @@ impl Oracle {
     }
 
     /// "ACK is sent once for each message read."
-    fn unacknowledged(&self, event: &Event<'_, Body>) -> Option<String> {
-        let Event::BatchEnd(conn) = event else { return None };
-        let session = self.sessions.get(conn)?;
+    fn unacknowledged(&self, batch_end: Option<Conn>) -> Option<String> {
+        let conn = batch_end?;
+        let session = self.sessions.get(&conn)?;
         (session.taken != session.acknowledged)
             .then(|| format!("no ACK {} to {conn:?} behind its message", session.taken))
     }

@@ -257,16 +257,24 @@ impl Oracle {
     /// Whether a service is known or there is room for one more; known are those that a task, a
     /// worker or an alias refers to.
     pub(super) fn has_room_for(&self, name: &str, max: u32) -> bool {
-        let waiting = self.tasks.values().filter(|task| task.state != State::Ended);
+        let known = self.known();
+        known.contains(&name) || known.len() < max as usize
+    }
+
+    /// Every service that something refers to.
+    pub(super) fn known(&self) -> Vec<&str> {
+        let of_tasks =
+            self.tasks.values().filter(|task| task.state != State::Ended || task.holder.is_some());
         let served = self.workers.values().filter(|worker| worker.is_placed);
-        let mut known: Vec<&str> = waiting
+        let mut known: Vec<&str> = of_tasks
             .map(|task| task.service.as_str())
             .chain(served.flat_map(|worker| worker.services.iter().map(String::as_str)))
             .chain(self.sessions.values().flat_map(|s| s.aliases.values().map(String::as_str)))
+            .chain(self.known_by_gate())
             .collect();
         known.sort_unstable();
         known.dedup();
-        known.contains(&name) || known.len() < max as usize
+        known
     }
 
     /// A peer's batch could not be sent, or went out after all.

@@ -33,6 +33,8 @@ pub(super) enum Due {
     NoEnd(Age),
     /// A worker that gave something back may be sent more.
     Unpark(WorkerNo),
+    /// This service has a token again.
+    Open(u32),
     /// Nobody has asked for an attempt of an earlier life.
     Forsaken(AttemptId),
 }
@@ -133,6 +135,7 @@ impl Oracle {
                 State::Pending | State::InFlight | State::Ended => None,
             },
             Due::Unpark(number) => self.workers.get(&number)?.parked_until,
+            Due::Open(place) => self.gates.get(place as usize)?.opens_at,
             Due::Forsaken(attempt) => match self.inherited.get(&attempt)?.standing {
                 Standing::Unclaimed { until, .. } => Some(until),
                 _ => None,
@@ -167,7 +170,9 @@ impl Oracle {
             self.workers.keys().flat_map(|number| [Due::Away(*number), Due::Unpark(*number)]);
         let hosts = self.hosts.keys().flat_map(|id| [Due::Lease(*id), Due::HostGone(*id)]);
         let inherited = self.inherited.keys().map(|attempt| Due::Forsaken(*attempt));
-        let peers = sessions.chain(clients).chain(workers).chain(hosts).chain(inherited);
+        let gates = (0..self.gates.len() as u32).map(Due::Open);
+        let peers =
+            sessions.chain(clients).chain(workers).chain(hosts).chain(inherited).chain(gates);
         let of_peers = peers.filter_map(|due| Some((self.latest(due)?, due)));
         of_peers.chain(self.next_of_tasks()).min_by_key(|(at, _)| *at)
     }
@@ -242,6 +247,7 @@ impl Oracle {
             }
             Due::NoEnd(age) => self.lose(age),
             Due::Forsaken(attempt) => self.forsake(attempt),
+            Due::Open(place) => self.open_gate(place),
             Due::Unpark(number) => {
                 if let Some(worker) = self.workers.get_mut(&number) {
                     worker.parked_until = None;

@@ -4,7 +4,8 @@
 mod effects;
 
 use pinmesh_core::{
-    Body, Broker, Conn, CoreConfig, DoneEvent, Event, Side, Span, SubmitEvent, Time,
+    AdminCommand, AdminObjection, AdminReply, Body, Broker, Conn, CoreConfig, DoneEvent, Event,
+    Side, Span, SubmitEvent, Time,
 };
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::command::{
@@ -184,6 +185,20 @@ impl Sim {
             self.history.truncate(kept);
         }
         recorder.effects
+    }
+
+    /// One command of an operator; the machine must be sound after it.
+    pub(crate) fn administer(
+        &mut self,
+        command: AdminCommand<'_>,
+    ) -> (Result<AdminReply, AdminObjection>, Vec<Effect>) {
+        self.history.push(format!("{:>12} us  {command:?}", self.now.0 / 1_000));
+        let mut recorder = Recorder::default();
+        let reply = self.broker.administer(self.now, command, &mut recorder);
+        self.history.push(format!("                  -> {reply:?} {:?}", recorder.effects));
+        let violations = self.broker.violations();
+        assert!(violations.is_empty(), "{violations:#?}");
+        (reply, recorder.effects)
     }
 
     /// Lets time pass: timers go off when they are due, those who live say HEARTBEAT each second.
