@@ -105,6 +105,8 @@ pub struct Oracle {
     unexplained: Vec<Effect>,
     /// Tasks that ended by time alone in this tick, of which nobody was told.
     ended_by_time: BTreeMap<Age, Status>,
+    /// Hosts that were given up in this event.
+    hosts_lost: Vec<PeerId>,
     /// Tasks that ended in this event while more than one thing could have ended them, and of which
     /// nothing can be seen any more.
     ambiguous: u64,
@@ -140,6 +142,7 @@ impl Oracle {
             answers: Vec::new(),
             unexplained: Vec::new(),
             ended_by_time: BTreeMap::new(),
+            hosts_lost: Vec::new(),
             ambiguous: 0,
             ambiguous_back: 0,
             failure: None,
@@ -195,6 +198,7 @@ impl Oracle {
             self.ticked_at = self.now;
         }
         self.ended_by_time.clear();
+        self.hosts_lost.clear();
         self.ambiguous = 0;
         self.ambiguous_back = 0;
     }

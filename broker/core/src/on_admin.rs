@@ -169,7 +169,7 @@ impl<B: Body> State<B> {
         out: &mut impl Outbox<B>,
     ) -> Result<AdminReply, AdminObjection> {
         let key = TaskKey::from_bits(task.0);
-        let task = self.tasks.get_mut(key).ok_or(AdminObjection::UnknownTask)?;
+        let task = self.tasks.get(key).ok_or(AdminObjection::UnknownTask)?;
         match task.state {
             TaskState::Pending => {
                 let text = EndBody::Fixed("cancelled by an operator before it was started");
@@ -177,8 +177,7 @@ impl<B: Body> State<B> {
                 Ok(AdminReply::Cancelled)
             }
             TaskState::InFlight => {
-                task.is_cancelled = true;
-                self.ask_to_stop(key, is_hard, out);
+                self.stop_running(key, is_hard, out);
                 Ok(AdminReply::Stopping)
             }
             TaskState::AwaitingEnd => Err(AdminObjection::AwaitsEnd),

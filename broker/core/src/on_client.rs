@@ -213,15 +213,19 @@ impl<B: Body> State<B> {
                 let text = EndBody::Fixed("cancelled by its client before it was started");
                 self.finish(key, Status::Cancelled, None, text, out);
             }
-            TaskState::InFlight => {
-                let how = if cancel.is_hard { Cancel::Hard } else { Cancel::Soft };
-                // Saying it again costs the worker nothing.
-                if task.cancel < Some(how) {
-                    task.cancel = Some(how);
-                    self.ask_to_stop(key, cancel.is_hard, out);
-                }
-            }
+            TaskState::InFlight => self.stop_running(key, cancel.is_hard, out),
             TaskState::AwaitingEnd | TaskState::Ended => {}
+        }
+    }
+
+    /// A task in flight is wanted no longer.
+    pub(crate) fn stop_running(&mut self, key: TaskKey, is_hard: bool, out: &mut impl Outbox<B>) {
+        let task = self.tasks.at_mut(key.index());
+        let how = if is_hard { Cancel::Hard } else { Cancel::Soft };
+        // Saying it again costs the worker nothing.
+        if task.cancel < Some(how) {
+            task.cancel = Some(how);
+            self.ask_to_stop(key, is_hard, out);
         }
     }
 

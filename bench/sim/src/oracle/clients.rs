@@ -189,17 +189,21 @@ impl Oracle {
         }
         match task.state {
             State::Pending => self.end(age, Status::Cancelled),
-            State::InFlight => {
-                let is_news = match task.cancelled {
-                    None => true,
-                    Some(was_hard) => cancel.is_hard && !was_hard,
-                };
-                if is_news {
-                    task.cancelled = Some(cancel.is_hard);
-                    self.ask_to_stop(age, cancel.is_hard);
-                }
-            }
+            State::InFlight => self.stop_running(age, cancel.is_hard),
             State::Awaiting(_) | State::Ended => {}
+        }
+    }
+
+    /// A task in flight is wanted no longer: what asks for no more than was asked for is not said.
+    pub(super) fn stop_running(&mut self, age: Age, is_hard: bool) {
+        let Some(task) = self.tasks.get_mut(&age) else { return };
+        let is_news = match task.cancelled {
+            None => true,
+            Some(was_hard) => is_hard && !was_hard,
+        };
+        if is_news {
+            task.cancelled = Some(is_hard);
+            self.ask_to_stop(age, is_hard);
         }
     }
 

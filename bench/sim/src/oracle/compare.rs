@@ -57,6 +57,9 @@ impl Oracle {
     /// What must have happened by now, and what may have happened where the broker holds less.
     fn settle_time(&mut self, core: &Broker<Body>) {
         while let Some(due) = self.next_due() {
+            if self.was_looked_at_before(due, core) {
+                continue;
+            }
             self.happen(due);
             self.note_passed_over();
             self.follow_pieces();
@@ -77,6 +80,23 @@ impl Oracle {
             let Some(number) = away.next().map(|(number, _)| *number) else { break };
             self.happen(Due::Away(number));
         }
+    }
+
+    /// A worker that is away was looked at while its host, which is lost in the same tick, still spoke
+    /// for it.
+    fn was_looked_at_before(&mut self, due: Due, core: &Broker<Body>) -> bool {
+        let Due::Away(number) = due else { return false };
+        let Some(worker) = self.workers.get(&number) else { return false };
+        let (id, host) = (worker.peer_id, worker.host);
+        let is_host_lost = host.is_some_and(|host| self.hosts_lost.contains(&host));
+        if !is_host_lost || core.workers_page(0, u32::MAX).0.iter().all(|view| view.peer_id != id) {
+            return false;
+        }
+        let again = self.now.saturating_add(self.silence_max());
+        if let Some(worker) = self.workers.get_mut(&number) {
+            worker.away_until = again;
+        }
+        true
     }
 
     /// Which tasks ended by time alone in this tick without anybody being told: where their workers

@@ -198,7 +198,7 @@ impl Oracle {
         let Some(age) = self.ids.get(&id).copied() else {
             return Outcome::Is(Err(AdminObjection::UnknownTask));
         };
-        let Some(task) = self.tasks.get_mut(&age) else {
+        let Some(task) = self.tasks.get(&age) else {
             return Outcome::Is(Err(AdminObjection::UnknownTask));
         };
         Outcome::Is(match task.state {
@@ -207,11 +207,7 @@ impl Oracle {
                 Ok(AdminReply::Cancelled)
             }
             State::InFlight => {
-                task.is_cancelled = true;
-                let (attempt, number) = (task.attempt, task.sent_to);
-                if let Some(number) = number {
-                    self.expect_cancel(number, attempt, is_hard);
-                }
+                self.stop_running(age, is_hard);
                 Ok(AdminReply::Stopping)
             }
             State::Awaiting(_) => Err(AdminObjection::AwaitsEnd),

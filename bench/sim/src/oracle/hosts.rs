@@ -142,6 +142,7 @@ impl Oracle {
 
     /// Nothing of the host runs any more: it said so, or its lease ended long enough ago.
     pub(super) fn lose_host(&mut self, id: PeerId) {
+        self.hosts_lost.push(id);
         if let Some(conn) = self.hosts.get(&id).and_then(|host| host.conn) {
             self.end_session(conn);
             self.expect(Expected::Close(conn));
