@@ -1,0 +1,62 @@
+//! The broker's memory is bounded by its configuration: filled with tasks of every size until it
+//! says BUSY, it stays within the formula of docs/memory.md.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+use pinmesh_client::{Client, Error};
+use pinmesh_tests::{Broker, LIMIT, eventually, turn};
+
+/// `limits.memory` of these brokers.
+const MEMORY_MIB: u64 = 64;
+/// What docs/memory.md allows: a quarter more for what the allocator loses, and so much for code,
+/// sessions and idle boxes.
+const BOUND_MIB: u64 = MEMORY_MIB + MEMORY_MIB / 4 + 32;
+const CLIENT_WINDOW: u64 = 10_000;
+
+fn resident_kib(broker: &Broker) -> u64 {
+    let path = format!("/proc/{}/status", broker.process.pid());
+    let status = std::fs::read_to_string(path).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_ascii_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// Hands tasks of so many bytes in, by as many clients as it takes, until the broker is full.
+fn fill(broker: &Broker, payload_bytes: usize) -> (Vec<Client>, u64) {
+    let mut clients = Vec::new();
+    let mut handed_in = 0;
+    while broker.ledger().count("busy") == 0 {
+        let client = broker.client();
+        let queue = client.completions();
+        let task = client.task("nobody-serves-it").show_busy();
+        for _ in 0..CLIENT_WINDOW {
+            match task.try_submit_raw_to(&queue, 0, vec![7; payload_bytes]) {
+                Ok(_) => handed_in += 1,
+                // Its window of bytes.
+                Err(Error::Full { .. }) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        clients.push(client);
+        eventually("the broker has read them all", LIMIT, || {
+            broker.ledger().count("submitted") == handed_in
+        });
+    }
+    (clients, broker.ledger().count("accepted"))
+}
+
+#[test]
+fn a_broker_that_is_full_of_tasks_stays_within_its_formula() {
+    let _turn = turn();
+    for payload_bytes in [0, 65, 1_025, 4_097, 33_000, 1 << 20] {
+        let memory = format!("{MEMORY_MIB}MiB");
+        let flags = ["--memory", &memory, "--service-wait", "1h", "--client-window", "10000"];
+        let broker = Broker::start(&flags);
+        let (_clients, accepted) = fill(&broker, payload_bytes);
+        let bound_kib = BOUND_MIB << 10;
+        let resident = resident_kib(&broker);
+        println!("{payload_bytes} bytes: {accepted} tasks, {resident} KiB of {bound_kib}");
+        assert!(resident <= bound_kib, "{payload_bytes} bytes: {resident} KiB, not {bound_kib}");
+        // It was really filled.
+        let counted = accepted * (payload_bytes as u64 + 512);
+        assert!(counted > (MEMORY_MIB << 20) / 2, "{payload_bytes} bytes: {accepted} tasks");
+    }
+}
