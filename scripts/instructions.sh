@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Instructions a task of the broker's machine and of the worker's machine with its status page, counted by valgrind: no clock,
-# so a busy computer does not matter. Set-up does not count: it is what twice as many tasks cost more. Does its own set-up.
+# so a busy computer does not matter. Set-up does not count: it is what twice as many tasks cost more.
+# "queued N-S": with N tasks queued all the time, of S services, ten priorities and seven clients. Does its own set-up.
 #
 #   scripts/instructions.sh            prints the counts
 #   scripts/instructions.sh --check    fails if one is more than 2 % off scripts/instructions.txt; another compiler may be
@@ -14,9 +15,9 @@ need_toolchain
 cargo build --release --locked --quiet -p pinmesh-core --example broker_instructions
 cargo build --release --locked --quiet -p pinmesh-worker --example worker_instructions
 
-# count PROGRAM TASKS BATCH
+# count PROGRAM TASKS BATCH [QUEUED [SERVICES]]
 count() {
-    valgrind --tool=callgrind --callgrind-out-file=/dev/null "target/release/examples/$1" "$2" "$3" 2>&1 |
+    valgrind --tool=callgrind --callgrind-out-file=/dev/null "target/release/examples/$1" "${@:2}" 2>&1 |
         sed -nE 's/.*Collected : ([0-9]+).*/\1/p'
 }
 
@@ -25,6 +26,13 @@ found=$(for program in broker_instructions worker_instructions; do
         few=$(count "$program" 6400 "$batch") many=$(count "$program" 12800 "$batch")
         printf '%s batch %s: %s\n' "${program%_*}" "$batch" $(((many - few) / 6400))
     done
+done
+# Tasks that wait for their turn: whatever is queued, it costs the same.
+for case in "10 1" "10000 1" "1000000 1" "10000 1000"; do
+    read -r queued services <<<"$case"
+    few=$(count broker_instructions 6400 64 "$queued" "$services")
+    many=$(count broker_instructions 19200 64 "$queued" "$services")
+    printf 'queued %s-%s: %s\n' "$queued" "$services" $(((many - few) / 12800))
 done)
 printf '%s\n' "$found"
 case $mode in

@@ -111,6 +111,11 @@ pub struct Cli {
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<String>,
 
+    /// The most urgent task always goes first, however long the others wait [default: each
+    /// priority gets its share: 10 a third, 1 one in 113]
+    #[arg(long)]
+    pub strict: bool,
+
     /// How long SIGTERM waits for what is held [default: 30s]. Then the broker ends with exit
     /// code 3
     #[arg(long, value_name = "DURATION")]
@@ -140,7 +145,7 @@ impl Cli {
     }
 
     /// Flag, section, key, value.
-    fn settings(&self) -> [(&'static str, &'static str, &'static str, Option<&str>); 18] {
+    fn settings(&self) -> [(&'static str, &'static str, &'static str, Option<&str>); 19] {
         [
             ("--frontend", "listen", "frontend", self.frontend.as_deref()),
             ("--backend", "listen", "backend", self.backend.as_deref()),
@@ -158,6 +163,7 @@ impl Cli {
             ("--worker-window", "limits", "worker_window_tasks", self.worker_window.as_deref()),
             ("--client-window", "limits", "client_window_tasks", self.client_window.as_deref()),
             ("--memory", "limits", "memory", self.memory.as_deref()),
+            ("--strict", "scheduling", "strict", self.strict.then_some("true")),
             ("--drain-time", "drain", "time", self.drain_time.as_deref()),
             ("--latency-log", "log", "latency", self.latency_log.as_deref()),
         ]
@@ -189,6 +195,7 @@ mod tests {
             "worker_window_tasks = 256",
             "client_window_tasks = 10000",
             "memory = \"1GiB\"",
+            "strict = false",
             "time = \"30s\"",
         ] {
             assert!(shown.contains(default), "{default} is not in\n{shown}");

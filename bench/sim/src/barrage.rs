@@ -105,6 +105,7 @@ fn draw_config(random: &mut Random) -> CoreConfig {
         payload_bytes_max: random.scale(500, 2_000),
         sessions_max: 60,
         services_max: 16,
+        is_strict: random.one_in(4),
         retry_after: Span(random.scale(MS, S)),
         own_service_limits: say::draw_service_limits(random),
         ..CoreConfig::default()
@@ -218,7 +219,7 @@ impl Barrage {
             version_max: 2,
             role,
             peer_id: id_of(if self.random.one_in(60) { Role::Client } else { role }, number),
-            name: "barrage",
+            name: if self.random.one_in(3) { "barrage" } else { "blockade" },
             nonce: self.random.next(),
             features: 0,
         };

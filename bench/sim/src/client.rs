@@ -158,7 +158,8 @@ impl ClientSim {
     pub fn new(world: &mut World, number: u32, brokers: usize, services: &[&str]) -> Self {
         let config = ClientConfig {
             peer_id: peer_id(1, number),
-            name: format!("c{number}").into(),
+            // Two of them share one name, and so their turns.
+            name: format!("c{}", number / 2).into(),
             seed: world.random.next(),
             brokers: (0..brokers as u64).collect(),
             unresolved_max: 1000,

@@ -9,8 +9,8 @@
 //! - A worker is sent a task only if it serves the service, has said the last part of READY, its
 //!   host's lease stands, it is not full or parked, and the task fits its window; and no other
 //!   worker of its group that could take the task has fewer in flight.
-//! - The task is of the most urgent class that waits for any service of that worker, and the oldest
-//!   of its service there. It is not past its deadline.
+//! - The task is the oldest of its client (by the name in HELLO) in its service and class, and not
+//!   past its deadline; if the broker is `strict`, nothing more urgent waits for that worker.
 //! - After each event no task waits while a worker could take it. Excused is a worker that holds
 //!   something and was passed over because what was next did not fit its bytes: it is offered more
 //!   once something changes about it.

@@ -247,6 +247,7 @@ fn draw_core(random: &mut Random) -> CoreConfig {
         memory_bytes_max: if random.one_in(4) { random.scale(10_000, 200_000) } else { 4_000_000 },
         sessions_max: 500,
         services_max: 16,
+        is_strict: random.one_in(4),
         retry_after: Span(random.scale(5 * MS, 300 * MS)),
         own_service_limits: draw_service_limits(random),
         ..CoreConfig::default()

@@ -1,24 +1,15 @@
-//! Ten priorities: a first-in-first-out list each, and a bitmap of those that are not empty. Tasks
-//! that came back from a worker wait beside the lists, in order of age; the oldest of both is first.
+//! What waits for a service: ten priorities, in each of them a flow for every client, which take
+//! equal turns, in each flow the oldest task first.
 
-use alloc::collections::BTreeMap;
-
-use pinmesh_protocol::id::Priority;
-
-use crate::list::List;
-use crate::slab::{Slab, TaskKey};
-use crate::task::Task;
-
-const CLASSES: usize = 10;
+use crate::fair::Ring;
+use crate::flow::Flows;
+use crate::shares::CLASSES;
+use crate::slab::{ServiceKey, Slab, TaskKey};
+use crate::task::{NO_FLOW, Task};
 
 /// Tasks that wait, by priority.
-#[derive(Debug)]
 pub(crate) struct Classes {
-    lists: [List; CLASSES],
-    /// Bit `p - 1` is set where priority `p` has a task.
-    ready: u16,
-    /// Those that came back, by priority and age.
-    returned: BTreeMap<(Priority, u64), u32>,
+    rings: [Ring; CLASSES],
     /// How many of each priority wait.
     counts: [u32; CLASSES],
     len: u32,
@@ -26,13 +17,7 @@ pub(crate) struct Classes {
 
 impl Classes {
     pub(crate) const fn new() -> Self {
-        Self {
-            lists: [List::EMPTY; CLASSES],
-            ready: 0,
-            returned: BTreeMap::new(),
-            counts: [0; CLASSES],
-            len: 0,
-        }
+        Self { rings: [const { Ring::new() }; CLASSES], counts: [0; CLASSES], len: 0 }
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -44,95 +29,103 @@ impl Classes {
         self.counts
     }
 
-    /// The most urgent priority with a task.
-    #[inline]
-    pub(crate) fn top(&self) -> Option<Priority> {
-        let waiting = (self.ready != 0).then(|| {
-            let value = 16 - self.ready.leading_zeros();
-            Priority::new(value as u8).expect("only bits 0 to 9 are ever set")
-        });
-        waiting.max(self.returned.last_key_value().map(|((priority, _), _)| *priority))
+    pub(crate) const fn has(&self, class: usize) -> bool {
+        !self.rings[class].is_empty()
     }
 
-    /// A task that has just come in.
-    #[inline]
-    pub(crate) fn push_back<B>(&mut self, tasks: &mut Slab<TaskKey, Task<B>>, index: u32) {
-        let priority = tasks.at(index).priority;
-        self.lists[slot(priority)].push_back(tasks, index);
-        self.ready |= 1 << slot(priority);
-        self.counts[slot(priority)] += 1;
-        self.len += 1;
+    /// The flows of a class.
+    pub(crate) fn ring(&self, class: usize) -> &Ring {
+        &self.rings[class]
     }
 
-    /// A task that was with a worker.
-    pub(crate) fn put_back<B>(&mut self, tasks: &mut Slab<TaskKey, Task<B>>, index: u32) {
+    /// See above.
+    #[inline]
+    pub(crate) fn ring_mut(&mut self, class: usize) -> &mut Ring {
+        &mut self.rings[class]
+    }
+
+    /// A task comes to wait: behind the others of its flow, or, if it was with a worker, among them
+    /// by its age. `true`: it is the only one of its class.
+    #[inline]
+    pub(crate) fn insert<B>(
+        &mut self,
+        (tasks, flows): (&mut Slab<TaskKey, Task<B>>, &mut Flows),
+        service: ServiceKey,
+        index: u32,
+        is_back: bool,
+    ) -> bool {
         let task = tasks.at_mut(index);
-        task.has_returned = true;
-        self.returned.insert((task.priority, task.age), index);
-        self.counts[slot(task.priority)] += 1;
+        let class = task.class();
+        let at = flows.opened(service, class, task.account);
+        task.flow = at;
+        self.counts[class] += 1;
         self.len += 1;
+        let flow = flows.all.at_mut(at);
+        let was_empty = flow.is_empty();
+        if is_back {
+            flow.put_back(tasks, index);
+        } else {
+            flow.push_back(tasks, index);
+        }
+        if !was_empty {
+            return false;
+        }
+        let ring = &mut self.rings[class];
+        let is_first = ring.is_empty();
+        ring.enter(&mut flows.all, at);
+        is_first
     }
 
+    /// A task waits no more. `true`: it was the last one of its class.
     #[inline]
-    pub(crate) fn remove<B>(&mut self, tasks: &mut Slab<TaskKey, Task<B>>, index: u32) {
+    pub(crate) fn remove<B>(
+        &mut self,
+        (tasks, flows): (&mut Slab<TaskKey, Task<B>>, &mut Flows),
+        index: u32,
+    ) -> bool {
         self.len -= 1;
         let task = tasks.at_mut(index);
-        let priority = task.priority;
-        self.counts[slot(priority)] -= 1;
-        if core::mem::take(&mut task.has_returned) {
-            self.returned.remove(&(priority, task.age));
-            return;
+        let (class, at) = (task.class(), core::mem::replace(&mut task.flow, NO_FLOW));
+        self.counts[class] -= 1;
+        let flow = flows.all.at_mut(at);
+        flow.remove(tasks, index);
+        if !flow.is_empty() {
+            return false;
         }
-        let list = &mut self.lists[slot(priority)];
-        list.remove(tasks, index);
-        if list.is_empty() {
-            self.ready &= !(1 << slot(priority));
-        }
+        let ring = &mut self.rings[class];
+        ring.leave(&mut flows.all, at);
+        flows.close(at);
+        ring.is_empty()
     }
 
-    /// The oldest of a priority.
+    /// The next one of a class.
     #[inline]
     pub(crate) fn first<B>(
-        &self,
+        &mut self,
         tasks: &Slab<TaskKey, Task<B>>,
-        priority: Priority,
+        flows: &Flows,
+        class: usize,
     ) -> Option<u32> {
-        let listed = self.lists[slot(priority)].first();
-        if self.returned.is_empty() {
-            return listed;
-        }
-        // Most often whatever was sent was older than all that waited on, but for a task that took
-        // over an attempt of an earlier epoch.
-        let returned = self.returned_of(priority).next();
-        returned.into_iter().chain(listed).min_by_key(|index| tasks.at(*index).age)
+        flows.all.at(self.rings[class].first()?).first(tasks)
     }
 
-    /// Every class, from priority 1 up, the oldest first in each.
-    pub(crate) fn classes<'a, B>(
+    /// Those of the same flow as one that waits, the oldest first.
+    pub(crate) fn beside<'a, B>(
         &'a self,
         tasks: &'a Slab<TaskKey, Task<B>>,
+        flows: &'a Flows,
+        index: u32,
+    ) -> impl Iterator<Item = u32> + 'a {
+        flows.all.at(tasks.at(index).flow).iter(tasks)
+    }
+
+    /// Every flow, of whichever class, the oldest task first in each.
+    pub(crate) fn flows<'a, B>(
+        &'a self,
+        tasks: &'a Slab<TaskKey, Task<B>>,
+        flows: &'a Flows,
     ) -> impl Iterator<Item = impl Iterator<Item = u32> + 'a> + 'a {
-        let priorities = (1..=CLASSES as u8).filter_map(Priority::new);
-        priorities.map(move |priority| {
-            let first = self.lists[slot(priority)].first();
-            let listed = core::iter::successors(first, |index| List::after(tasks, *index));
-            let mut listed = listed.peekable();
-            let mut returned = self.returned_of(priority).peekable();
-            core::iter::from_fn(move || match (returned.peek(), listed.peek()) {
-                (Some(left), Some(right)) if tasks.at(*right).age < tasks.at(*left).age => {
-                    listed.next()
-                }
-                (Some(_), _) => returned.next(),
-                (None, _) => listed.next(),
-            })
-        })
+        let all = self.rings.iter().flat_map(|ring| ring.iter(&flows.all));
+        all.map(|index| flows.all.at(index).iter(tasks))
     }
-
-    fn returned_of(&self, priority: Priority) -> impl Iterator<Item = u32> {
-        self.returned.range((priority, 0)..=(priority, u64::MAX)).map(|(_, index)| *index)
-    }
-}
-
-fn slot(priority: Priority) -> usize {
-    usize::from(priority.value() - 1)
 }

@@ -7,6 +7,7 @@ use hashbrown::HashTable;
 use pinmesh_protocol::id::{PeerId, RequestId};
 
 use crate::event::Conn;
+use crate::flow::Account;
 use crate::slab::{TaskKey, TimerKey};
 
 /// One client process.
@@ -14,6 +15,7 @@ pub(crate) struct Client {
     pub(crate) peer_id: PeerId,
     /// Of its HELLO, for people.
     pub(crate) name: Box<str>,
+    pub(crate) account: Account,
     pub(crate) conn: Option<Conn>,
     pub(crate) is_full: bool,
     /// Unfinished: accepted and its end not yet acknowledged.
@@ -44,6 +46,7 @@ impl Client {
         Self {
             peer_id,
             name: name.into(),
+            account: Account::of(name, seed),
             conn: None,
             is_full: false,
             tasks: 0,

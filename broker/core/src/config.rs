@@ -77,6 +77,8 @@ pub struct CoreConfig {
     pub services_max: u32,
     /// The time after which a client that was told BUSY may try again.
     pub retry_after: Span,
+    /// The most urgent task always goes first, however long the others wait.
+    pub is_strict: bool,
     /// The longest payload, bytes.
     pub payload_bytes_max: u64,
     /// Limits of each service that has none of its own.
@@ -108,6 +110,7 @@ impl Default for CoreConfig {
             sessions_max: 16_384,
             services_max: 4_096,
             retry_after: Span::from_millis(100),
+            is_strict: false,
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX,
             service_limits: ServiceLimits::default(),
             own_service_limits: BTreeMap::new(),

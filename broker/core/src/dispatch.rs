@@ -1,6 +1,7 @@
 //! Which task goes to which worker. Join-bounded-shortest-queue: tasks wait in the broker, a worker
 //! holds at most its window, and the one with the fewest in flight is chosen, the most recently idle
-//! among equals. Among tasks: the most urgent class, services in turn, the oldest first.
+//! among equals. Among tasks: class, then service, then client, each by deficit round robin; then the
+//! oldest first.
 
 use pinmesh_protocol::command::FromBroker;
 use pinmesh_protocol::id::TaskId;
@@ -9,31 +10,50 @@ use crate::event::Body;
 use crate::group::Group;
 use crate::list::List;
 use crate::outbox::{Outbox, TaskHead};
+use crate::service::Serving;
 use crate::slab::{GroupKey, Key, ServiceKey, TaskKey};
 use crate::state::State;
-use crate::worker::Worker;
 
 impl<B: Body> State<B> {
+    /// A new task may go to a worker that has credit without waiting: nothing else waits for that
+    /// worker then, so it was nobody's turn, and nobody is charged.
+    #[inline]
+    pub(crate) fn is_sent_at_once(&mut self, key: TaskKey, out: &mut impl Outbox<B>) -> bool {
+        let task = self.tasks.at(key.index());
+        let service = self.services.at(task.service);
+        if service.waiting.len() > 0 || !service.is_in_turn {
+            return false;
+        }
+        let Some((serving, worker)) = self.best_for(task.service) else { return false };
+        let is_over = task.deadline.is_some_and(|deadline| deadline <= self.now);
+        if is_over || !self.workers.at(worker).fits(task.payload_bytes) {
+            return false;
+        }
+        self.send_task(key, worker, serving.place, out);
+        true
+    }
+
+    /// Of the workers with credit that serve it the one with the fewest in flight.
+    #[inline]
+    fn best_for(&self, service: ServiceKey) -> Option<(Serving, u32)> {
+        let groups = self.services.at(service).groups.iter();
+        let best = groups
+            .filter_map(|serving| Some((*serving, self.groups.get(serving.group)?.best()?)))
+            .min_by_key(|(_, (_, level))| *level);
+        best.map(|(serving, (worker, _))| (serving, worker))
+    }
+
     /// A task came to wait for `service`.
     #[inline]
     pub(crate) fn dispatch_service(&mut self, service: ServiceKey, out: &mut impl Outbox<B>) {
         loop {
             let queue = self.services.at(service);
-            if !queue.gate.is_open(&queue.limits) {
+            if queue.waiting.len() == 0 || !queue.is_in_turn {
                 return;
             }
-            let Some(task) =
-                queue.waiting.top().and_then(|top| queue.waiting.first(&self.tasks, top))
-            else {
-                return;
-            };
-            let best = queue
-                .groups
-                .iter()
-                .filter_map(|group| self.groups.get(*group)?.best())
-                .min_by_key(|(_, level)| *level);
-            let Some((worker, _)) = best else { return };
-            self.offer(task, worker, out);
+            let Some((serving, worker)) = self.best_for(service) else { return };
+            let Some((task, place)) = self.next_task(serving.group) else { return };
+            self.offer(task, worker, (serving.group, place), out);
         }
     }
 
@@ -41,56 +61,52 @@ impl<B: Body> State<B> {
     #[inline]
     pub(crate) fn dispatch_group(&mut self, key: GroupKey, out: &mut impl Outbox<B>) {
         while let Some((worker, _)) = self.groups.get(key).and_then(Group::best) {
-            let Some(task) = self.next_task(key) else { return };
-            self.offer(task, worker, out);
+            let Some((task, place)) = self.next_task(key) else { return };
+            self.offer(task, worker, (key, place), out);
         }
     }
 
-    /// The most urgent task that waits for the group; services take turns among equals.
+    /// The task whose turn it is in the group, and the place of its service.
     #[inline]
-    fn next_task(&mut self, key: GroupKey) -> Option<u32> {
+    fn next_task(&mut self, key: GroupKey) -> Option<(u32, u32)> {
         let group = self.groups.get_mut(key)?;
-        let mut best = None;
-        for (place, service) in group.rotation() {
-            let queue = self.services.at(service);
-            if !queue.gate.is_open(&queue.limits) {
-                continue;
-            }
-            let waiting = &queue.waiting;
-            let Some(top) = waiting.top() else { continue };
-            if best.is_none_or(|(priority, _, _)| top > priority) {
-                best = Some((top, place, waiting.first(&self.tasks, top)?));
-            }
-        }
-        let (_, place, task) = best?;
-        group.next_service = (place + 1) % group.services.len();
-        Some(task)
+        let (place, class) = group.next(self.config.is_strict)?;
+        let service = self.services.at_mut(group.services[place as usize]);
+        let task = service.waiting.first(&self.tasks, &self.flows, class)?;
+        Some((task, place))
     }
 
     /// Sends the task to the worker, or, where it does not fit the worker's bytes, takes the worker
     /// off the list until it has finished something.
     #[inline]
-    fn offer(&mut self, task: u32, worker: u32, out: &mut impl Outbox<B>) {
+    fn offer(
+        &mut self,
+        task: u32,
+        worker: u32,
+        (group, place): (GroupKey, u32),
+        out: &mut impl Outbox<B>,
+    ) {
+        let key: TaskKey = self.tasks.key_at(task);
         let waiting = self.tasks.at(task);
         if waiting.deadline.is_some_and(|deadline| deadline <= self.now) {
-            self.expire(self.tasks.key_at(task), out);
+            self.expire(key, out);
         } else if self.workers.at(worker).fits(waiting.payload_bytes) {
-            self.send_task(task, worker, out);
+            self.charge(key, group, place);
+            self.unqueue(key);
+            self.send_task(key, worker, place, out);
         } else {
             self.unlist(worker);
         }
     }
 
     #[inline]
-    fn send_task(&mut self, index: u32, worker_index: u32, out: &mut impl Outbox<B>) {
-        let key: TaskKey = self.tasks.key_at(index);
-        self.unqueue(key);
+    fn send_task(&mut self, key: TaskKey, worker_index: u32, place: u32, out: &mut impl Outbox<B>) {
         self.occupy(key, worker_index);
         self.ledger.dispatched += 1;
-        self.charge_rate(self.tasks.at(index).service);
+        self.charge_rate(self.tasks.at(key.index()).service);
         self.acknowledge_first(worker_index, out);
         let now = self.now;
-        let task = self.tasks.at_mut(index);
+        let task = self.tasks.at_mut(key.index());
         task.dispatch.0 += 1;
         task.dispatched_at = now;
         let client_id =
@@ -102,7 +118,7 @@ impl<B: Body> State<B> {
             client_id: client_id.unwrap_or_default(),
             request_id: task.request_id,
             submission: task.submission,
-            service_alias: alias(worker, task.service),
+            service_alias: worker.aliases[place as usize],
             tries: task.tries,
             deadline_ns: task.deadline.map(|deadline| deadline.since(now).0),
             max_runtime_ns: task.max_runtime.0,
@@ -148,8 +164,4 @@ impl<B: Body> State<B> {
         }
         held
     }
-}
-
-fn alias(worker: &Worker, service: ServiceKey) -> u32 {
-    worker.services.iter().position(|key| *key == service).unwrap_or_default() as u32
 }

@@ -8,7 +8,8 @@
 use crate::config::ServiceLimits;
 use crate::event::Body;
 use crate::outbox::Outbox;
-use crate::slab::{ServiceKey, TimerKey};
+use crate::shares::CLASSES;
+use crate::slab::{Key, ServiceKey, TimerKey};
 use crate::state::{State, Wake};
 use crate::time::{Span, Time};
 
@@ -65,29 +66,36 @@ impl<B: Body> State<B> {
         let Some(rate) = service.limits.rate else { return };
         if let Some(at) = service.gate.charge(rate, now) {
             service.gate.timer = Some(self.timers.set(at, Wake::Gate(key)));
+            self.regate(key);
         }
     }
 
     /// A worker took an attempt of the service.
     #[inline]
     pub(crate) fn enter_gate(&mut self, key: ServiceKey) {
-        self.services.at_mut(key).gate.in_flight += 1;
+        let service = self.services.at_mut(key);
+        service.gate.in_flight += 1;
+        if service.gate.in_flight >= service.limits.in_flight_max {
+            self.regate(key);
+        }
     }
 
     /// A worker let go of an attempt of the service.
     #[inline]
     pub(crate) fn leave_gate(&mut self, key: ServiceKey) {
         let service = self.services.at_mut(key);
-        if service.gate.in_flight == service.limits.in_flight_max {
-            self.opened.push(key);
-        }
         service.gate.in_flight -= 1;
+        if service.gate.in_flight + 1 == service.limits.in_flight_max {
+            self.opened.push(key);
+            self.regate(key);
+        }
     }
 
     /// There is a token again.
     pub(crate) fn on_gate_timer(&mut self, key: ServiceKey, out: &mut impl Outbox<B>) {
         let Some(service) = self.services.get_mut(key) else { return };
         service.gate.timer = None;
+        self.regate(key);
         self.services.release(key);
         self.dispatch_service(key, out);
     }
@@ -101,11 +109,32 @@ impl<B: Body> State<B> {
         out: &mut impl Outbox<B>,
     ) -> bool {
         let before = core::mem::replace(&mut self.services.at_mut(key).gate.is_paused, is_paused);
+        self.regate(key);
         if !is_paused {
             self.services.release(key);
             self.dispatch_service(key, out);
         }
         before
+    }
+
+    /// A closed service stands in no ring of its groups, so that it costs nothing there and keeps
+    /// nobody waiting; one that opens comes to stand there again.
+    fn regate(&mut self, key: ServiceKey) {
+        let service = self.services.at_mut(key);
+        let is_open = service.gate.is_open(&service.limits);
+        if core::mem::replace(&mut service.is_in_turn, is_open) == is_open {
+            return;
+        }
+        for class in (0..CLASSES).filter(|class| service.waiting.has(*class)) {
+            for serving in &service.groups {
+                let group = self.groups.at_mut(serving.group.index());
+                if is_open {
+                    group.enter(serving.place, class);
+                } else {
+                    group.leave(serving.place, class);
+                }
+            }
+        }
     }
 
     /// Services whose gates opened on the way send what waits: their other groups may have credit.

@@ -5,10 +5,12 @@ use alloc::{format, vec::Vec};
 
 use crate::broker::Broker;
 use crate::event::Body;
+use crate::fair::InTurn;
 use crate::list::List;
+use crate::shares::CLASSES;
 use crate::slab::{Key, TaskKey};
 use crate::state::State;
-use crate::task::TaskState;
+use crate::task::{NO_FLOW, Task, TaskState};
 use crate::worker::WorkerState;
 
 impl<B: Body> Broker<B> {
@@ -21,6 +23,7 @@ impl<B: Body> Broker<B> {
         }
         check_tasks(state, &mut found);
         check_queues(state, &mut found);
+        check_turns(state, &mut found);
         check_workers(state, &mut found);
         check_clients(state, &mut found);
         found
@@ -69,8 +72,8 @@ fn check_queues<B: Body>(state: &State<B>, found: &mut Vec<String>) {
             found.push(format!("{key:?}: {tasks} tasks counted, {unended} not ended"));
         }
         let mut count = 0;
-        for class in service.waiting.classes(&state.tasks) {
-            let keys: Vec<TaskKey> = class.map(|index| state.tasks.key_at(index)).collect();
+        for flow in service.waiting.flows(&state.tasks, &state.flows) {
+            let keys: Vec<TaskKey> = flow.map(|index| state.tasks.key_at(index)).collect();
             let ages = keys.iter().map(|key| state.tasks.at(key.index()).age);
             if !ages.is_sorted() {
                 found.push(format!("{key:?}: a younger task stands before an older one"));
@@ -97,8 +100,8 @@ fn check_queues<B: Body>(state: &State<B>, found: &mut Vec<String>) {
             found.push(format!("{key:?}: {bytes} bytes of tasks, not {}", service.bytes));
         }
         let is_idle_worker_beside_work = count > 0
-            && service.gate.is_open(&service.limits)
-            && service.groups.iter().filter_map(|group| state.groups.get(*group)?.best()).any(
+            && service.is_in_turn
+            && service.groups.iter().filter_map(|it| state.groups.get(it.group)?.best()).any(
                 |(worker, _)| {
                     // A worker may stay listed beside a task that does not fit its bytes only if it is
                     // taken off the list at the next offer; after an event none is.
@@ -120,6 +123,39 @@ fn check_queues<B: Body>(state: &State<B>, found: &mut Vec<String>) {
     pending.sort_unstable();
     if queued != pending {
         found.push(format!("{} queued, {} pending", queued.len(), pending.len()));
+    }
+}
+
+/// Who is in turn is who has tasks, and may send them.
+fn check_turns<B: Body>(state: &State<B>, found: &mut Vec<String>) {
+    for (key, service) in state.services.iter() {
+        if service.is_in_turn != service.gate.is_open(&service.limits) {
+            found.push(format!("{key:?}: its gate and its turns differ"));
+        }
+        for class in 0..CLASSES {
+            let is_waiting = service.waiting.has(class) && service.is_in_turn;
+            let in_turn = service.groups.iter().filter(|serving| {
+                let group = state.groups.get(serving.group);
+                group.is_some_and(|group| group.is_ready(serving.place, class))
+            });
+            let expected = if is_waiting { service.groups.len() } else { 0 };
+            if in_turn.count() != expected {
+                found.push(format!("{key:?}: class {class} is in turn where it should not be"));
+            }
+            let ring = service.waiting.ring(class);
+            for flow in ring.iter(&state.flows.all) {
+                if let Some(fault) = ring.fault(state.flows.all.at(flow).turn()) {
+                    found.push(format!("{key:?}: class {class}: {fault}"));
+                }
+            }
+        }
+    }
+    for (key, group) in state.groups.iter() {
+        found.extend(group.faults().map(|fault| format!("{key:?}: {fault}")));
+    }
+    let is_nowhere = |task: &Task<B>| task.state == TaskState::Pending && task.flow == NO_FLOW;
+    if state.tasks.iter().any(|(_, task)| is_nowhere(task)) {
+        found.push("a task is pending and stands in no flow".into());
     }
 }
 

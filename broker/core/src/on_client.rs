@@ -13,8 +13,9 @@ use crate::outbox::Outbox;
 use crate::session::Peer;
 use crate::slab::{ClientKey, Key, ServiceKey, TaskKey, WorkerKey};
 use crate::state::{State, Wake};
-use crate::task::{Cancel, EndBody, TASK_OVERHEAD_BYTES, Task, TaskState};
+use crate::task::{Cancel, EndBody, NO_FLOW, TASK_OVERHEAD_BYTES, Task, TaskState};
 use crate::time::Span;
+use crate::waiting::Charge;
 
 impl<B: Body> State<B> {
     #[inline]
@@ -127,6 +128,9 @@ impl<B: Body> State<B> {
             request_id: submit.request_id,
             submission: submit.submission,
             service,
+            account: self.clients.at(key.index()).account,
+            flow: NO_FLOW,
+            charge: Charge::NONE,
             age: self.ledger.accepted,
             has_returned: false,
             priority: submit.priority,
@@ -164,12 +168,9 @@ impl<B: Body> State<B> {
         let queue = self.services.at_mut(service);
         queue.tasks += 1;
         queue.bytes += bytes;
-        queue.waiting.push_back(&mut self.tasks, task.index());
-        if !self.inherited.is_empty() && self.claim_inherited(task, out) {
-            return;
+        if self.inherited.is_empty() || !self.claim_inherited(task, out) {
+            self.enqueue(task, out);
         }
-        self.dispatch_service(service, out);
-        self.watch_service(service);
     }
 
     #[inline]

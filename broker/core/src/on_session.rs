@@ -10,6 +10,7 @@ use pinmesh_protocol::status::{RefusedCode, Role};
 
 use crate::client::Client;
 use crate::event::{Body, Conn, Side};
+use crate::flow::Account;
 use crate::outbox::Outbox;
 use crate::session::{Peer, Session};
 use crate::slab::{ClientKey, Key, TimerKey};
@@ -35,6 +36,11 @@ impl<B: Body> State<B> {
             return refuse(conn, code, reason, out);
         }
         let peer = known.unwrap_or_else(|| self.add_peer(conn, hello));
+        if let Peer::Client(key) = peer {
+            let client = self.clients.at_mut(key.index());
+            client.name = hello.name.into();
+            client.account = Account::of(hello.name, self.config.hash_seed);
+        }
         if let Some(earlier) = self.conn_of(peer) {
             self.end_session(earlier);
             out.close(earlier);

@@ -37,8 +37,8 @@ impl<B: Body> State<B> {
         self.services.at_mut(key).timer = None;
         let mut over: alloc::vec::Vec<TaskKey> = alloc::vec::Vec::new();
         let mut earliest_wait = None;
-        for class in self.services.at(key).waiting.classes(&self.tasks) {
-            for index in class {
+        for flow in self.services.at(key).waiting.flows(&self.tasks, &self.flows) {
+            for index in flow {
                 let at = self.tasks.at(index).received_at.after(wait);
                 if at <= self.now {
                     over.push(self.tasks.key_at(index));

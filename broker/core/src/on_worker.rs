@@ -7,6 +7,7 @@ use pinmesh_protocol::status::{EndStatus, HeldState, RefusedCode};
 use crate::event::{Body, Conn, DoneEvent};
 use crate::group::{Group, LEVELS};
 use crate::outbox::Outbox;
+use crate::service::Serving;
 use crate::session::Peer;
 use crate::slab::{GroupKey, Key, ServiceKey, TaskKey, WorkerKey};
 use crate::state::{State, Wake};
@@ -122,21 +123,30 @@ impl<B: Body> State<B> {
         services.sort_unstable();
         services.dedup();
         let group = self.groups_by_services.get(&services).copied().unwrap_or_else(|| {
-            let group: GroupKey = self.groups.insert(Group::new(services.clone()));
-            for service_key in &services {
+            let mut group = Group::new(services.clone());
+            for (place, service_key) in (0..).zip(&services) {
                 let service = self.services.at_mut(*service_key);
-                service.groups.push(group);
                 if let Some(timer) = service.timer.take() {
                     self.timers.cancel(timer);
                 }
+                for class in service.classes_in_turn() {
+                    group.enter(place, class);
+                }
             }
-            self.groups_by_services.insert(services, group);
+            let group: GroupKey = self.groups.insert(group);
+            for (place, service_key) in (0..).zip(&services) {
+                self.services.at_mut(*service_key).groups.push(Serving { group, place });
+            }
+            self.groups_by_services.insert(services.clone(), group);
             group
         });
         if let Some(group) = self.groups.get_mut(group) {
             group.workers += 1;
         }
-        self.workers.at_mut(key.index()).group = Some(group);
+        let worker = self.workers.at_mut(key.index());
+        worker.group = Some(group);
+        let alias = |service| worker.services.iter().position(|key| key == service);
+        worker.aliases = services.iter().map(|key| alias(key).unwrap_or_default() as u32).collect();
     }
 
     /// An attempt that the worker says it holds.
@@ -204,6 +214,7 @@ impl<B: Body> State<B> {
         let Some(task_key) = self.take_end(conn, key, done.attempt) else {
             return self.feed(key, out);
         };
+        self.settle(task_key, done.service_ns);
         self.release(task_key);
         let task = self.tasks.at(task_key.index());
         if task.state == TaskState::Ended {

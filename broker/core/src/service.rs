@@ -8,14 +8,18 @@ use core::ops::Bound;
 use crate::classes::Classes;
 use crate::config::{CoreConfig, ServiceLimits};
 use crate::gate::Gate;
+use crate::shares::CLASSES;
 use crate::slab::{GroupKey, ServiceKey, Slab, TimerKey};
 use crate::time::Time;
+use crate::waiting::Estimate;
 
 /// A queue of its own.
 pub(crate) struct Service {
     pub(crate) name: String,
     pub(crate) waiting: Classes,
-    pub(crate) groups: Vec<GroupKey>,
+    pub(crate) groups: Vec<Serving>,
+    /// What one of its tasks should cost.
+    pub(crate) estimate: Estimate,
     /// Aliases that sessions hold on it.
     pub(crate) aliases: u32,
     /// Tasks of it that have not ended, wherever they are.
@@ -24,6 +28,8 @@ pub(crate) struct Service {
     pub(crate) bytes: u64,
     pub(crate) limits: ServiceLimits,
     pub(crate) gate: Gate,
+    /// What waits stands in the rings of its groups: as long as the gate is open.
+    pub(crate) is_in_turn: bool,
     /// The configuration names it.
     is_own: bool,
     /// It stands in the list of those that may have nobody left.
@@ -34,7 +40,25 @@ pub(crate) struct Service {
     pub(crate) timer: Option<TimerKey>,
 }
 
+/// A group that serves it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Serving {
+    pub(crate) group: GroupKey,
+    /// The service's place there.
+    pub(crate) place: u32,
+}
+
 impl Service {
+    /// Whether this group serves it.
+    pub(crate) fn is_served_by(&self, group: GroupKey) -> bool {
+        self.groups.iter().any(|serving| serving.group == group)
+    }
+
+    /// Classes that wait, unless it is closed.
+    pub(crate) fn classes_in_turn(&self) -> impl Iterator<Item = usize> {
+        (0..CLASSES).filter(|class| self.is_in_turn && self.waiting.has(*class))
+    }
+
     fn is_idle(&self) -> bool {
         self.groups.is_empty()
             && self.aliases == 0
@@ -86,6 +110,7 @@ impl Services {
         self.all.get(key)
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, key: ServiceKey) -> Option<&mut Service> {
         self.all.get_mut(key)
     }
@@ -143,11 +168,13 @@ impl Services {
             name: name.into(),
             waiting: Classes::new(),
             groups: Vec::new(),
+            estimate: Estimate::UNKNOWN,
             aliases: 0,
             tasks: 0,
             bytes: 0,
             limits,
             gate: Gate::default(),
+            is_in_turn: Gate::default().is_open(&limits),
             is_own,
             is_released: false,
             unserved_since: now,

@@ -43,7 +43,11 @@ keys! {
     /// A group of workers.
     GroupKey,
     /// A timer.
-    TimerKey
+    TimerKey,
+    /// What waits in one class of a service for one client.
+    FlowKey,
+    /// One class of a service in a group of workers.
+    MemberKey
 }
 
 struct Entry<T> {

@@ -11,6 +11,7 @@ use pinmesh_protocol::status::Status;
 use crate::client::Client;
 use crate::config::CoreConfig;
 use crate::event::{Body, Conn};
+use crate::flow::Flows;
 use crate::group::Group;
 use crate::inherited::Inherited;
 use crate::ledger::Ledger;
@@ -55,6 +56,7 @@ pub(crate) struct State<B> {
     pub(crate) turns: u64,
     pub(crate) tasks: Slab<TaskKey, Task<B>>,
     pub(crate) services: Services,
+    pub(crate) flows: Flows,
     pub(crate) groups: Slab<GroupKey, Group>,
     pub(crate) groups_by_services: BTreeMap<Vec<ServiceKey>, GroupKey>,
     pub(crate) clients: Slab<ClientKey, Client>,
@@ -81,6 +83,7 @@ impl<B: Body> State<B> {
             is_draining: false,
             turns: 0,
             tasks: Slab::new(),
+            flows: Flows::new(),
             groups: Slab::new(),
             groups_by_services: BTreeMap::new(),
             clients: Slab::new(),
@@ -166,6 +169,7 @@ impl<B: Body> State<B> {
         debug_assert_ne!(task.state, TaskState::Pending, "only an attempt goes back");
         self.ledger.requeued += 1;
         let (task_client, is_cancelled) = (task.client, task.cancel.is_some());
+        self.refund(key);
         self.stop_awaiting(key);
         if is_cancelled || !self.is_wanted(task_client) {
             let text = EndBody::Fixed("cancelled before it was started");
@@ -175,23 +179,8 @@ impl<B: Body> State<B> {
         let task = self.tasks.at_mut(key.index());
         task.state = TaskState::Pending;
         let service = task.service;
-        self.services.at_mut(service).waiting.put_back(&mut self.tasks, key.index());
+        self.wait(key, true);
         self.watch_service(service);
-    }
-
-    /// Takes a task out of its service's queue, if it stands there.
-    #[inline]
-    pub(crate) fn unqueue(&mut self, key: TaskKey) {
-        let task = self.tasks.at(key.index());
-        if task.state == TaskState::Pending {
-            let service = self.services.at_mut(task.service);
-            service.waiting.remove(&mut self.tasks, key.index());
-            if service.waiting.len() == 0
-                && let Some(timer) = service.timer.take()
-            {
-                self.timers.cancel(timer);
-            }
-        }
     }
 
     /// A late end is waited for no more: from here on the task's timer is its deadline's again.
@@ -309,7 +298,7 @@ impl<B: Body> State<B> {
         self.groups_by_services.remove(&group.services);
         for service_key in group.services {
             let service = self.services.at_mut(service_key);
-            service.groups.retain(|key| *key != group_key);
+            service.groups.retain(|serving| serving.group != group_key);
             if service.groups.is_empty() {
                 service.unserved_since = self.now;
             }

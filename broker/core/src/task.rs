@@ -7,18 +7,23 @@ use pinmesh_protocol::id::{Dispatch, Priority, RequestId, Submission};
 use pinmesh_protocol::status::Status;
 
 use crate::event::Body;
+use crate::flow::Account;
 use crate::list::{Linked, Links};
 use crate::outbox::{ResultBody, ResultHead};
 use crate::slab::{ClientKey, ServiceKey, TimerKey, WorkerKey};
 use crate::time::{Span, Time};
+use crate::waiting::Charge;
 
 /// What a task costs beside its payload, bytes, so that the memory budget holds for empty payloads too.
 pub(crate) const TASK_OVERHEAD_BYTES: u64 = 512;
 
+/// Of a task that stands in no queue.
+pub(crate) const NO_FLOW: u32 = u32::MAX;
+
 /// Where a task stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum TaskState {
-    /// In its service's queue.
+    /// In its service's queue, or about to be.
     Pending,
     /// Sent to `Task::worker`, which has not said how it ended.
     InFlight,
@@ -85,6 +90,12 @@ pub(crate) struct Task<B> {
     pub(crate) request_id: RequestId,
     pub(crate) submission: Submission,
     pub(crate) service: ServiceKey,
+    /// Whose it is among those who take turns.
+    pub(crate) account: Account,
+    /// Where it waits, or [`NO_FLOW`].
+    pub(crate) flow: u32,
+    /// Who pays for its latest dispatch.
+    pub(crate) charge: Charge,
     /// How many tasks had come in with it.
     pub(crate) age: u64,
     /// It waits, and was with a worker before.
@@ -143,6 +154,12 @@ impl<B: Body> Task<B> {
 }
 
 impl<B> Task<B> {
+    /// The place of its priority; that of priority 1 is 0.
+    #[inline]
+    pub(crate) const fn class(&self) -> usize {
+        self.priority.value() as usize - 1
+    }
+
     /// Whether the end of its latest dispatch may still end it.
     pub(crate) fn is_open(&self) -> bool {
         match self.state {

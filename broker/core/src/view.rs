@@ -201,7 +201,7 @@ pub struct Explanation {
     pub deadline: Option<Span>,
     /// How long one attempt may run.
     pub max_runtime: Span,
-    /// While it waits: how many of its service and priority stand before it, [`AHEAD_MAX`] at most.
+    /// While it waits: how many of its client, service and priority stand before it, [`AHEAD_MAX`] at most.
     pub ahead: Option<u32>,
     /// While it waits: why.
     pub obstacles: Vec<Obstacle>,
@@ -304,9 +304,8 @@ impl<B: Body> Broker<B> {
 }
 
 fn ahead_of<B>(state: &State<B>, service: &Service, key: TaskKey) -> u32 {
-    let priority = usize::from(state.tasks.at(key.index()).priority.value());
-    let class = service.waiting.classes(&state.tasks).nth(priority - 1);
-    let before = class.into_iter().flatten().take(AHEAD_MAX as usize);
+    let waiting = service.waiting.beside(&state.tasks, &state.flows, key.index());
+    let before = waiting.take(AHEAD_MAX as usize);
     before.take_while(|index| *index != key.index()).count() as u32
 }
 
@@ -329,7 +328,7 @@ fn obstacles<B>(state: &State<B>, service: &Service) -> Vec<Obstacle> {
     let serving = state
         .workers
         .iter()
-        .filter(|(_, worker)| worker.group.is_some_and(|group| service.groups.contains(&group)));
+        .filter(|(_, worker)| worker.group.is_some_and(|group| service.is_served_by(group)));
     for (_, worker) in serving {
         let standing = worker_standing(worker);
         match standings.iter_mut().find(|(known, _)| *known == standing) {
@@ -360,10 +359,10 @@ fn task_view<B: Body>(state: &State<B>, key: TaskKey, task: &Task<B>) -> TaskVie
 
 fn service_view<B>(state: &State<B>, service: &Service) -> ServiceView {
     let waiting = &service.waiting;
-    let classes = (1..=10).filter_map(Priority::new);
-    let next = classes.filter_map(|priority| waiting.first(&state.tasks, priority));
+    let flows = waiting.flows(&state.tasks, &state.flows).take(AHEAD_MAX as usize);
+    let next = flows.filter_map(|mut flow| flow.next());
     let oldest = next.map(|index| state.tasks.at(index).received_at).min();
-    let groups = service.groups.iter().filter_map(|group| state.groups.get(*group));
+    let groups = service.groups.iter().filter_map(|serving| state.groups.get(serving.group));
     ServiceView {
         name: service.name.clone(),
         pending: waiting.counts(),

@@ -42,6 +42,8 @@ pub(crate) struct Worker {
     /// In the order of its READY: an alias of TASK is an index here.
     pub(crate) services: Vec<ServiceKey>,
     pub(crate) group: Option<GroupKey>,
+    /// By the place of a service in the group.
+    pub(crate) aliases: Vec<u32>,
     pub(crate) window_tasks: u32,
     pub(crate) window_bytes: u64,
     /// Tasks and bytes that it said it will hold at most; the windows above may be smaller.
@@ -88,6 +90,7 @@ impl Worker {
             incarnation: Incarnation(0),
             services: Vec::new(),
             group: None,
+            aliases: Vec::new(),
             window_tasks: 0,
             window_bytes: 0,
             own_window: (0, 0),

@@ -6,6 +6,7 @@ mod support;
 mod abuse;
 mod bounds;
 mod cancels;
+mod fairness;
 mod gates;
 mod hostile;
 mod hosts;

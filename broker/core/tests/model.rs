@@ -1,136 +1,66 @@
 //! The order of dispatch against a naive scheduler that searches through everything each time.
 
-use pinmesh_core::{Conn, Event};
+mod naive;
+mod turns;
+
+use std::collections::BTreeMap;
+
+use pinmesh_core::{AdminCommand, Conn, CoreConfig, Event, ServiceLimits};
 use pinmesh_protocol::command::ServiceAlias;
 use proptest::prelude::*;
 
 use crate::support::{Ask, Effect, Greeting, Sim, TaskSent, tasks};
+use naive::{Naive, Waiting};
 
-const SERVICES: [&str; 3] = ["zero", "one", "two"];
-const CLIENT: u32 = 0;
+const SERVICES: [&str; 3] = ["zero", "zone", "zoo"];
+/// The most of the last service that may be in flight.
+const CAP: u32 = 3;
+/// Names of the clients: two of them share one.
+const NAMES: [&str; 3] = ["ann", "bob", "ann"];
+/// The socket of the first client.
+const CLIENTS: u32 = 200;
+const MS: u64 = 1_000_000;
 
 #[derive(Clone, Debug)]
 enum Step {
     /// A worker that serves the services of these bits, with this window.
     Ready(u8, u32),
-    Submit(usize, u8),
-    /// The n-th of what is in flight is done.
-    Done(usize),
+    /// Service, priority, client.
+    Submit(usize, u8, usize),
+    /// So many of the same.
+    Burst(usize, u8, usize, u8),
+    /// The n-th of what is in flight is done, after so long.
+    Done(usize, u64),
+    /// The n-th of what is in flight comes back.
+    Recalled(usize),
     /// The n-th of what waits is cancelled.
     Cancel(usize),
     Window(usize, u32),
     Full(usize, bool),
+    /// A service is paused, or resumed.
+    Pause(usize, bool),
+}
+
+fn cost() -> impl Strategy<Value = u64> {
+    prop_oneof![6 => 0..2 * MS, 2 => 0..20_000_u64, 1 => 0..500 * MS]
 }
 
 fn step() -> impl Strategy<Value = Step> {
+    let place = any::<usize>;
+    let urgency = || prop_oneof![1..=10_u8, Just(5), Just(10), Just(1)];
     prop_oneof![
-        1 => (1..8_u8, 0..5_u32).prop_map(|(bits, window)| Step::Ready(bits, window)),
-        8 => (0..3_usize, 1..=10_u8).prop_map(|(service, urgency)| Step::Submit(service, urgency)),
-        6 => any::<usize>().prop_map(Step::Done),
-        1 => any::<usize>().prop_map(Step::Cancel),
-        1 => (any::<usize>(), 0..5_u32).prop_map(|(worker, window)| Step::Window(worker, window)),
-        1 => (any::<usize>(), any::<bool>()).prop_map(|(worker, full)| Step::Full(worker, full)),
+        2 => (1..8_u8, 0..5_u32).prop_map(|(bits, window)| Step::Ready(bits, window)),
+        8 => (0..3_usize, urgency(), 0..3_usize)
+            .prop_map(|(service, urgency, client)| Step::Submit(service, urgency, client)),
+        3 => (0..3_usize, urgency(), 0..3_usize, 2..12_u8)
+            .prop_map(|(service, urgency, client, n)| Step::Burst(service, urgency, client, n)),
+        16 => (place(), cost()).prop_map(|(which, cost)| Step::Done(which, cost)),
+        1 => place().prop_map(Step::Recalled),
+        1 => place().prop_map(Step::Cancel),
+        1 => (place(), 0..5_u32).prop_map(|(worker, window)| Step::Window(worker, window)),
+        1 => (place(), any::<bool>()).prop_map(|(worker, full)| Step::Full(worker, full)),
+        1 => (0..3_usize, 0..3_u8).prop_map(|(service, kind)| Step::Pause(service, kind == 0)),
     ]
-}
-
-/// What the machine should do, found the slow way.
-#[derive(Default)]
-struct Naive {
-    workers: Vec<NaiveWorker>,
-    /// Services of each group, and which of them comes first among equals.
-    groups: Vec<(Vec<usize>, usize)>,
-    /// Service, priority, request; in the order in which they came.
-    waiting: Vec<(usize, u8, u64)>,
-    clock: u64,
-    /// Request and worker, in the order of dispatch.
-    dispatched: Vec<(u64, usize)>,
-}
-
-struct NaiveWorker {
-    group: usize,
-    window: u32,
-    in_flight: u32,
-    is_full: bool,
-    /// When its in-flight count or credit changed last: the latest is on top among equals.
-    changed: u64,
-}
-
-impl Naive {
-    fn ready(&mut self, services: Vec<usize>, window: u32) {
-        let known = self.groups.iter().position(|(of_group, _)| *of_group == services);
-        let group = known.unwrap_or_else(|| {
-            self.groups.push((services, 0));
-            self.groups.len() - 1
-        });
-        let changed = self.tick();
-        self.workers.push(NaiveWorker { group, window, in_flight: 0, is_full: false, changed });
-        self.feed(group);
-    }
-
-    fn submit(&mut self, service: usize, priority: u8, request: u64) {
-        self.waiting.push((service, priority, request));
-        loop {
-            let Some(place) = self.first_of(service) else { return };
-            let best = (0..self.groups.len())
-                .filter(|group| self.groups[*group].0.contains(&service))
-                .filter_map(|group| self.best_of(group))
-                .min_by_key(|worker| self.workers[*worker].in_flight);
-            let Some(worker) = best else { return };
-            self.dispatch(place, worker);
-        }
-    }
-
-    fn change(&mut self, worker: usize, change: impl FnOnce(&mut NaiveWorker)) {
-        change(&mut self.workers[worker]);
-        self.workers[worker].changed = self.tick();
-        self.feed(self.workers[worker].group);
-    }
-
-    fn feed(&mut self, group: usize) {
-        while let Some(worker) = self.best_of(group) {
-            let (services, next) = &self.groups[group];
-            let count = services.len();
-            let mut best: Option<(u8, usize, usize)> = None;
-            for turn in 0..count {
-                let at = (next + turn) % count;
-                let Some(place) = self.first_of(services[at]) else { continue };
-                let urgency = self.waiting[place].1;
-                if best.is_none_or(|(found, _, _)| urgency > found) {
-                    best = Some((urgency, at, place));
-                }
-            }
-            let Some((_, at, place)) = best else { return };
-            self.groups[group].1 = (at + 1) % count;
-            self.dispatch(place, worker);
-        }
-    }
-
-    /// Where the most urgent, then oldest, task of the service waits.
-    fn first_of(&self, service: usize) -> Option<usize> {
-        let of_service = self.waiting.iter().enumerate().filter(|(_, task)| task.0 == service);
-        of_service.min_by_key(|(place, task)| (10 - task.1, *place)).map(|(place, _)| place)
-    }
-
-    /// The worker with credit that has the fewest in flight, the latest to change among equals.
-    fn best_of(&self, group: usize) -> Option<usize> {
-        let all = self.workers.iter().enumerate();
-        all.filter(|(_, worker)| worker.group == group)
-            .filter(|(_, worker)| !worker.is_full && worker.in_flight < worker.window)
-            .min_by_key(|(_, worker)| (worker.in_flight, u64::MAX - worker.changed))
-            .map(|(place, _)| place)
-    }
-
-    fn dispatch(&mut self, place: usize, worker: usize) {
-        let (_, _, request) = self.waiting.remove(place);
-        self.dispatched.push((request, worker));
-        self.workers[worker].in_flight += 1;
-        self.workers[worker].changed = self.tick();
-    }
-
-    fn tick(&mut self) -> u64 {
-        self.clock += 1;
-        self.clock
-    }
 }
 
 /// The machine, the naive scheduler, and what both have in flight.
@@ -142,13 +72,30 @@ struct Pair {
 }
 
 impl Pair {
-    fn new() -> Self {
-        let mut sim = Sim::new();
-        let client = sim.client(CLIENT);
-        for (alias, name) in SERVICES.iter().enumerate() {
-            sim.event(Event::Service(client, ServiceAlias { alias: alias as u32, name }));
+    fn new(is_strict: bool) -> Self {
+        let cap = |in_flight_max| ServiceLimits { in_flight_max, ..ServiceLimits::default() };
+        let own_service_limits = (0..).zip(SERVICES).map(|(place, name)| {
+            (name.to_owned(), if place == 2 { cap(CAP) } else { ServiceLimits::default() })
+        });
+        let own_service_limits: BTreeMap<_, _> = own_service_limits.collect();
+        let mut sim = Sim::with(CoreConfig { is_strict, own_service_limits, ..Default::default() });
+        for (place, name) in (0..).zip(NAMES) {
+            let client = sim.client_named(CLIENTS + place, name);
+            for (alias, name) in (0..).zip(SERVICES) {
+                sim.event(Event::Service(client, ServiceAlias { alias, name }));
+            }
         }
-        Self { sim, naive: Naive::default(), in_flight: Vec::new(), requests: 0 }
+        Self { sim, naive: Naive::new(is_strict), in_flight: Vec::new(), requests: 0 }
+    }
+
+    fn submit(&mut self, service: usize, priority: u8, client: usize) -> Vec<Effect> {
+        self.requests += 1;
+        let request = self.requests;
+        let name = NAMES[client];
+        self.naive.submit(Waiting { service, priority, name, client, request });
+        let service = SERVICES[service].into();
+        let conn = Conn(CLIENTS + client as u32);
+        self.sim.ask(conn, Ask { request, service, priority, ..Ask::default() })
     }
 
     fn take(&mut self, step: Step) -> Vec<Effect> {
@@ -163,22 +110,23 @@ impl Pair {
                     Greeting { services: names, window_tasks: window, ..Greeting::default() };
                 self.sim.greet(number, number as u8, greeting)
             }
-            Step::Submit(service, priority) => {
-                self.requests += 1;
-                let request = self.requests;
-                self.naive.submit(service, priority, request);
-                let service = SERVICES[service].into();
-                self.sim.ask(Conn(CLIENT), Ask { request, service, priority, ..Ask::default() })
+            Step::Submit(service, priority, client) => self.submit(service, priority, client),
+            Step::Burst(service, priority, client, count) => {
+                (0..count).flat_map(|_| self.submit(service, priority, client)).collect()
             }
-            Step::Done(which) if !self.in_flight.is_empty() => {
+            Step::Done(which, cost) if !self.in_flight.is_empty() => {
                 let task = self.in_flight.swap_remove(which % self.in_flight.len());
-                self.naive.change(task.to.0 as usize - 1, |worker| worker.in_flight -= 1);
-                self.sim.done(&task)
+                self.naive.done(task.head.request_id.0, cost);
+                self.sim.done_after(&task, cost)
+            }
+            Step::Recalled(which) if !self.in_flight.is_empty() => {
+                let task = self.in_flight.swap_remove(which % self.in_flight.len());
+                self.naive.recalled(task.head.request_id.0);
+                self.sim.recalled(task.to, &[&task])
             }
             Step::Cancel(which) if !self.naive.waiting.is_empty() => {
-                let place = which % self.naive.waiting.len();
-                let (_, _, request) = self.naive.waiting.remove(place);
-                self.sim.cancel(Conn(CLIENT), request, 1)
+                let task = self.naive.waiting.remove(which % self.naive.waiting.len());
+                self.sim.cancel(Conn(CLIENTS + task.client as u32), task.request, 1)
             }
             Step::Window(which, window) if workers > 0 => {
                 let worker = which % workers;
@@ -191,18 +139,29 @@ impl Pair {
                 let conn = Conn(worker as u32 + 1);
                 self.sim.event(if is_full { Event::Full(conn) } else { Event::Sendable(conn) })
             }
+            Step::Pause(service, is_paused) => {
+                self.naive.pause(service, is_paused);
+                let name = SERVICES[service];
+                self.sim
+                    .administer(match is_paused {
+                        true => AdminCommand::Pause(name),
+                        false => AdminCommand::Resume(name),
+                    })
+                    .1
+            }
             _ => Vec::new(),
         }
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn tasks_go_where_and_when_a_naive_scheduler_sends_them(
-        steps in prop::collection::vec(step(), 1..150)
+        steps in prop::collection::vec(step(), 1..200),
+        strictness in 0..4_u8,
     ) {
-        let mut pair = Pair::new();
+        let mut pair = Pair::new(strictness == 0);
         for step in steps {
             let effects = pair.take(step);
             let sent = tasks(&effects);

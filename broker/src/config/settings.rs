@@ -264,6 +264,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         show: |c| plain(c.core.services_max),
     },
     Setting {
+        section: "scheduling",
+        key: "strict",
+        doc: "The most urgent task always goes first, however long the others wait; false: each \
+              priority gets its share (10: 33.9 %, 1: 0.88 % where all ten wait).",
+        set: |c, v| v.boolean().map(|value| c.core.is_strict = value),
+        show: |c| plain(c.core.is_strict),
+    },
+    Setting {
         section: "drain",
         key: "time",
         doc: "How long SIGTERM waits for what is held; then the broker ends with exit code 3.",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pinmesh_core::{Conn, TaskHead};
 
-use pinmesh_protocol::id::AttemptId;
+use pinmesh_protocol::id::{AttemptId, Priority};
 
 use super::Oracle;
 use super::book::{Age, Presence, State, Task, Who, Worker, WorkerNo};
@@ -144,11 +144,10 @@ impl Oracle {
             .iter()
             .filter(|(_, task)| open.contains(&task.service.as_str()) && self.waits_for_sure(task));
         for (other_age, other) in waiting.filter(|(_, t)| worker.services.contains(&t.service)) {
-            if other.priority > task.priority {
+            if self.config.is_strict && other.priority > task.priority {
                 return Some(format!("{} is more urgent", name(other)));
             }
-            let is_same_queue = (&other.service, other.priority) == (&task.service, task.priority);
-            if is_same_queue && *other_age < age {
+            if flow_of(other) == flow_of(task) && *other_age < age {
                 return Some(format!("{} is older", name(other)));
             }
         }
@@ -224,7 +223,7 @@ impl Oracle {
     /// Workers to which something that is next somewhere was offered, and did not fit.
     pub(super) fn note_passed_over(&mut self) {
         let next: Vec<(String, u64)> = self
-            .next_of_each_service()
+            .next_of_each_flow()
             .into_iter()
             .map(|task| (task.service.clone(), task.bytes))
             .collect();
@@ -262,18 +261,16 @@ impl Oracle {
         }
     }
 
-    /// What is next in each service. A client that may be gone at this moment may have taken its
-    /// tasks along.
-    fn next_of_each_service(&self) -> Vec<&Task> {
-        let mut next: BTreeMap<(&str, bool), &Task> = BTreeMap::new();
+    /// What is next of each client in each class of each service. A client that may be gone at this
+    /// moment may have taken its tasks along.
+    fn next_of_each_flow(&self) -> Vec<&Task> {
+        let mut next: BTreeMap<(Flow<'_>, bool), &Task> = BTreeMap::new();
         let pending = self.tasks.values().filter(|task| task.state == State::Pending);
         for task in pending.filter(|task| !self.is_over(task)) {
             let is_sure = self.waits_for_sure(task);
             for of_sure in [false, true] {
-                let known = next.get(&(task.service.as_str(), of_sure));
-                if (is_sure || !of_sure) && known.is_none_or(|known| task.priority > known.priority)
-                {
-                    next.insert((task.service.as_str(), of_sure), task);
+                if is_sure || !of_sure {
+                    next.entry((flow_of(task), of_sure)).or_insert(task);
                 }
             }
         }
@@ -306,6 +303,13 @@ impl Oracle {
             })
         })
     }
+}
+
+/// Service, class and client: who takes turns with whom.
+type Flow<'a> = (&'a str, Priority, &'a str);
+
+fn flow_of(task: &Task) -> Flow<'_> {
+    (&task.service, task.priority, &task.account)
 }
 
 /// What a report calls a task.

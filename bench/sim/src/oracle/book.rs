@@ -44,6 +44,8 @@ pub(super) struct Session {
 /// A client's process.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Client {
+    /// What it calls itself.
+    pub(super) name: String,
     pub(super) conn: Option<Conn>,
     pub(super) is_full: bool,
     /// When it is dropped, while it has no session.
@@ -137,6 +139,8 @@ pub(super) struct Task {
     pub(super) request: RequestId,
     pub(super) submission: Submission,
     pub(super) service: String,
+    /// What its client called itself when it came in.
+    pub(super) account: String,
     pub(super) priority: Priority,
     pub(super) is_at_most_once: bool,
     /// Its client has cancelled it; `true`: hard.

@@ -150,6 +150,7 @@ impl Oracle {
             request: submit.request_id,
             submission: submit.submission,
             service,
+            account: self.clients.get(&id).map(|client| client.name.clone()).unwrap_or_default(),
             priority: submit.priority,
             is_at_most_once: options.at_most_once,
             cancelled: None,

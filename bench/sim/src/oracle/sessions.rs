@@ -25,7 +25,7 @@ impl Oracle {
             self.expect(Expected::Close(earlier));
         }
         let who = match hello.role {
-            Role::Client => self.greet_client(conn, id),
+            Role::Client => self.greet_client(conn, id, hello.name),
             Role::Worker => self.greet_worker(conn, id),
             Role::Supervisor => self.greet_host(conn, id),
         };
@@ -81,10 +81,11 @@ impl Oracle {
     }
 
     /// A client's results that it has not acknowledged come again.
-    fn greet_client(&mut self, conn: Conn, id: PeerId) -> Who {
+    fn greet_client(&mut self, conn: Conn, id: PeerId, name: &str) -> Who {
         let client = self.clients.entry(id).or_default();
         let requests = std::mem::take(&mut client.requests);
-        *client = Client { conn: Some(conn), requests, ..Client::default() };
+        let name = name.to_owned();
+        *client = Client { name, conn: Some(conn), requests, ..Client::default() };
         for task in self.tasks.values_mut().filter(|task| task.client == Some(id)) {
             task.is_told = false;
         }

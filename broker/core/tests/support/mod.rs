@@ -24,6 +24,9 @@ pub(crate) const SECOND: Span = Span::from_secs(1);
 /// A timer may go off this much late.
 pub(crate) const SLACK: Span = Span::from_millis(3);
 
+/// Lines of history that are kept at most.
+const HISTORY_MAX: usize = 10_000;
+
 /// A payload: which one it is, and how long it claims to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct TestBody {
@@ -133,6 +136,9 @@ pub(crate) struct Sim {
     /// Who says HEARTBEAT each second while time passes.
     alive: Vec<Conn>,
     beat_at: Time,
+    /// How many events between two looks inside.
+    pub(crate) checks_every: u64,
+    events: u64,
     history: Vec<String>,
 }
 
@@ -160,6 +166,8 @@ impl Sim {
             config,
             alive: Vec::new(),
             beat_at: now.after(SECOND),
+            checks_every: 1,
+            events: 0,
             history: Vec::new(),
         }
     }
@@ -168,6 +176,9 @@ impl Sim {
     pub(crate) fn event(&mut self, event: Event<'_, TestBody>) -> Vec<Effect> {
         let is_heartbeat = matches!(event, Event::Heartbeat(..));
         let is_quiet = is_heartbeat || matches!(event, Event::Tick | Event::BatchEnd(_));
+        if self.history.len() > HISTORY_MAX {
+            self.history.drain(..HISTORY_MAX / 2);
+        }
         self.history.push(format!("{:>12} us  {event:?}", self.now.0 / 1_000));
         let mut recorder = Recorder::default();
         self.broker.handle(self.now, event, &mut recorder);
@@ -178,8 +189,11 @@ impl Sim {
                 self.alive.retain(|alive| alive != conn);
             }
         }
-        let violations = self.broker.violations();
-        assert!(violations.is_empty(), "{violations:#?}");
+        self.events += 1;
+        if self.events.is_multiple_of(self.checks_every) {
+            let violations = self.broker.violations();
+            assert!(violations.is_empty(), "{violations:#?}");
+        }
         if is_idle {
             let kept = self.history.len() - 1 - recorder.effects.len();
             self.history.truncate(kept);
@@ -246,6 +260,13 @@ impl Sim {
     /// A client with the peer_id of its socket's number.
     pub(crate) fn client(&mut self, conn: u32) -> Conn {
         self.hello(conn, Role::Client, conn as u8);
+        Conn(conn)
+    }
+
+    /// A client that calls itself so.
+    pub(crate) fn client_named(&mut self, conn: u32, name: &'static str) -> Conn {
+        let hello = Hello { name, ..hello(Role::Client, conn as u8) };
+        self.hello_as(conn, Side::Frontend, hello);
         Conn(conn)
     }
 
@@ -382,6 +403,15 @@ impl Sim {
         let attempt = attempt(task);
         let done = DoneEvent { attempt, status, residence_ns: 2_000, service_ns: 1_500, body };
         self.event(Event::Done(conn, done))
+    }
+
+    /// DONE with OK, of a handler that took so long.
+    pub(crate) fn done_after(&mut self, task: &TaskSent, ns: u64) -> Vec<Effect> {
+        self.now = self.now.after(Span(ns));
+        let body = TestBody { tag: 1_000 + task.body.tag, bytes: 7 };
+        let (attempt, status) = (attempt(task), EndStatus::Ok);
+        let done = DoneEvent { attempt, status, residence_ns: ns, service_ns: ns, body };
+        self.event(Event::Done(task.to, done))
     }
 
     pub(crate) fn give_back(&mut self, task: &TaskSent) -> Vec<Effect> {
