@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use pinmesh_core::{Conn, DoneEvent, Event, Side, SubmitEvent};
+use pinmesh_core::{Conn, DoneEvent, Event, ProgressEvent, Side, SubmitEvent};
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::batch::BatchReader;
-use pinmesh_protocol::command::{Done, Hello, Payload, Refused, Submit, ToBroker};
+use pinmesh_protocol::command::{Done, Hello, Payload, Refused, Submit, ToBroker, WorkerProgress};
 use pinmesh_protocol::id::ContentType;
 use pinmesh_protocol::limits;
 use pinmesh_protocol::status::RefusedCode;
@@ -175,7 +175,7 @@ fn event<'a>(
         ToBroker::Fetch(key) => Event::Fetch(conn, key),
         ToBroker::Ready(ready) => Event::Ready(conn, ready),
         ToBroker::Return(attempt) => Event::Return(conn, attempt),
-        ToBroker::Progress(_) => Event::Ignored(conn),
+        ToBroker::Progress(progress) => progress_event(conn, &progress, attachments),
         ToBroker::Host(host) => Event::Host(conn, host),
         ToBroker::Lost(lost) => Event::Lost(conn, lost),
         ToBroker::Recalled(attempts) => Event::Recalled(conn, attempts),
@@ -212,6 +212,22 @@ fn done_event<'a>(conn: Conn, done: &Done<'a>, attachments: &mut [Frame]) -> Eve
             residence_ns: done.residence_ns,
             service_ns: done.service_ns,
             body: body(done.content_type, None, done.payload, attachments),
+        },
+    )
+}
+
+fn progress_event<'a>(
+    conn: Conn,
+    progress: &WorkerProgress<'a>,
+    attachments: &mut [Frame],
+) -> Event<'a, Body> {
+    Event::Progress(
+        conn,
+        ProgressEvent {
+            attempt: progress.attempt,
+            sequence: progress.sequence,
+            kind: progress.kind,
+            body: body(progress.content_type, None, progress.payload, attachments),
         },
     )
 }

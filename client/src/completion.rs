@@ -6,6 +6,7 @@ use std::task::Waker;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use crate::callback::{self, OnEnd};
 use crate::payload::RawReply;
 use crate::{Error, Result};
 
@@ -38,7 +39,7 @@ impl Waiter {
 }
 
 /// Sleeps until unparked or `until`; `false`: that has passed.
-fn park(until: Option<Instant>) -> bool {
+pub(crate) fn park(until: Option<Instant>) -> bool {
     match until {
         None => std::thread::park(),
         Some(until) => {
@@ -103,6 +104,9 @@ impl Slot {
             let this_thread = || Waiter::Thread(std::thread::current());
             if let Some(outcome) = self.take_or_wait(this_thread) {
                 return Some(outcome);
+            }
+            if callback::is_inside() {
+                return Some(Err(Error::InCallback));
             }
             if !park(until) {
                 return None;
@@ -186,6 +190,7 @@ pub(crate) struct Ticket(Option<Target>);
 enum Target {
     Slot(Arc<Slot>),
     Queue(Completions, u64),
+    Call(OnEnd),
 }
 
 impl Ticket {
@@ -195,6 +200,10 @@ impl Ticket {
 
     pub(crate) fn to_queue(queue: Completions, token: u64) -> Self {
         Self(Some(Target::Queue(queue, token)))
+    }
+
+    pub(crate) fn to_callback(call: OnEnd) -> Self {
+        Self(Some(Target::Call(call)))
     }
 
     /// Tells the end; the waiter is to be woken.
@@ -211,6 +220,10 @@ impl Ticket {
         match self.0.take() {
             None => Waiter::None,
             Some(Target::Slot(slot)) => slot.complete(outcome),
+            Some(Target::Call(call)) => {
+                call.call(outcome);
+                Waiter::None
+            }
             Some(Target::Queue(queue, token)) => {
                 let mut ends = lock(&queue.0);
                 ends.done.push_back((token, outcome));

@@ -86,6 +86,9 @@ pub enum Error {
         /// The limit in bytes.
         bytes: u64,
     },
+    /// A callback waits for a task: it runs on the client's own thread, on which that would wait for
+    /// ever. The task goes on.
+    InCallback,
     /// The client was closed before the task ended: unknown whether it ran.
     Closed,
     /// No session with any broker could be opened in time.
@@ -213,6 +216,10 @@ impl fmt::Display for Error {
                 f,
                 "the client's window is full ({tasks} tasks, {bytes} bytes unresolved): wait for \
                  results, or connect with a larger `window`"
+            ),
+            Self::InCallback => f.write_str(
+                "a callback waits for a task, which would never end: the client's own thread, which \
+                 runs callbacks, has to hear of it; wait elsewhere, or give that task a callback too",
             ),
             Self::Closed => f.write_str(
                 "the client was closed before the task ended: wait for results before it is \

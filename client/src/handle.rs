@@ -12,6 +12,7 @@ use pinmesh_session::client::Cancel;
 use crate::completion::{Slot, Waiter};
 use crate::payload::{RawReply, Reply};
 use crate::shared::Shared;
+use crate::updates::{Queue, Updates};
 use crate::{Error, Result};
 
 /// Turns what came into what was asked for, in the thread that takes it.
@@ -28,6 +29,7 @@ pub struct Handle<T> {
     request_id: RequestId,
     decoder: Decoder<T>,
     cancels_on_drop: bool,
+    updates: Option<Arc<Queue>>,
 }
 
 impl<T> Handle<T> {
@@ -36,8 +38,9 @@ impl<T> Handle<T> {
         shared: Arc<Shared>,
         request_id: RequestId,
         decoder: Decoder<T>,
+        updates: Option<Arc<Queue>>,
     ) -> Self {
-        Self { slot, shared, request_id, decoder, cancels_on_drop: false }
+        Self { slot, shared, request_id, decoder, cancels_on_drop: false, updates }
     }
 
     pub(crate) fn cancelling_on_drop(mut self) -> Self {
@@ -66,6 +69,25 @@ impl<T> Handle<T> {
     /// worker without a supervisor is not killed.
     pub fn cancel_hard(&self) {
         self.shared.cancel(self.request_id, Cancel::Hard);
+    }
+
+    /// What the task says while it runs, if it was asked for with
+    /// [`Task::keep_updates`](crate::Task::keep_updates); else there is nothing. To be taken once: of
+    /// two readers each gets a part.
+    ///
+    /// ```no_run
+    /// # fn main() -> pinmesh_client::Result<()> {
+    /// # let client = pinmesh_client::Client::connect("tcp://127.0.0.1:5555")?;
+    /// let handle = client.task("train").keep_updates().submit::<_, f64>(&1000)?;
+    /// for update in handle.updates() {
+    ///     println!("{}: {}", update.sequence, update.decode::<f64>()?);
+    /// }
+    /// println!("done: {}", handle.wait()?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn updates(&self) -> Updates {
+        Updates(self.updates.clone())
     }
 
     /// Waits for the output.

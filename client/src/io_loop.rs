@@ -5,6 +5,7 @@
 //! with nothing to do it sleeps in the poller.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pinmesh_protocol::BatchReader;
@@ -12,6 +13,7 @@ use pinmesh_protocol::status::RefusedCode;
 use pinmesh_session::client::{Client as Machine, ClientConfig, ClientEvent, LinkId};
 use pinmesh_transport::{Dealer, Message, Pollable, Poller, Result as TransportResult};
 
+use crate::callback;
 use crate::net::Net;
 use crate::shared::{Body, Order, Shared};
 
@@ -53,6 +55,7 @@ impl IoLoop {
     /// told its end by then.
     pub(crate) fn run(mut self) {
         let _last = LastWords(Arc::clone(&self.shared));
+        callback::enter();
         self.net.now = self.shared.now();
         self.handle(ClientEvent::Start);
         let mut is_busy = true;
@@ -118,6 +121,7 @@ impl IoLoop {
                 let token = self.net.add_ping(sender);
                 self.handle(ClientEvent::Ping(token));
             }
+            Order::GoOn => self.hold_if_unread(),
             Order::Close { until, awaits_results } => {
                 self.closing = Some(Closing { until, awaits_results });
             }
@@ -186,8 +190,24 @@ impl IoLoop {
         if let Some(error) = fault {
             machine.handle(now, ClientEvent::Malformed(link, error.code()), net);
         }
-        machine.handle(now, ClientEvent::BatchEnd(link), net);
-        net.tell_ends();
+        self.hold_if_unread();
+        self.handle(ClientEvent::BatchEnd(link));
+        self.net.tell_ends();
+    }
+
+    /// While too much lies unread in handles nothing is acknowledged, so that no more comes.
+    fn hold_if_unread(&mut self) {
+        let unread = &self.shared.unread;
+        let is_held = unread.is_too_much();
+        if unread.is_held.swap(is_held, Ordering::AcqRel) == is_held {
+            return;
+        }
+        self.handle(ClientEvent::Hold(is_held));
+        // Somebody may have read it all before the flag was up.
+        if is_held && !self.shared.unread.is_too_much() {
+            self.shared.unread.is_held.store(false, Ordering::Release);
+            self.handle(ClientEvent::Hold(false));
+        }
     }
 
     fn tell_lost_sockets(&mut self) {

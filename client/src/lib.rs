@@ -26,6 +26,7 @@
 //! may run a task twice unless it is [`at_most_once`](Task::at_most_once).
 #![forbid(unsafe_code)]
 
+mod callback;
 mod client;
 mod completion;
 mod error;
@@ -39,15 +40,17 @@ mod plan;
 mod protobuf;
 mod shared;
 mod task;
+mod updates;
 
 pub use client::{BROKERS_MAX, Builder, Client, DEFAULT_BROKER};
 pub use completion::{Completions, RawOutcome};
 pub use error::{Error, Result};
 pub use handle::Handle;
-pub use map::Map;
+pub use map::{GroupError, Map, Ordered};
 pub use payload::{Bytes, Encoding, RawReply, Reply};
 pub use pinmesh_protocol::command::StageTimes;
 pub use pinmesh_protocol::id::{ContentType, RequestId};
 pub use pinmesh_session::client::ClientCounters;
 pub use pinmesh_transport::{KeyPair, PeerKeys, PublicKey, TransportError};
 pub use task::Task;
+pub use updates::{ProgressKind, Update, Updates};

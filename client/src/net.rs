@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pinmesh_protocol::BatchWriter;
 use pinmesh_protocol::codec::{write_submit, write_to_broker};
-use pinmesh_protocol::command::{Payload, Submit, TaskResult, ToBroker};
+use pinmesh_protocol::command::{ClientProgress, Payload, Submit, TaskResult, ToBroker};
 use pinmesh_protocol::id::RequestId;
 use pinmesh_protocol::limits::FRAME_BYTES_MAX;
 use pinmesh_protocol::status::Status;
@@ -23,6 +23,7 @@ use crate::Error;
 use crate::completion::{RawOutcome, Ticket};
 use crate::payload::{Bytes, Input, RawReply, Reply};
 use crate::shared::{Body, NO_ANSWER, Shared};
+use crate::updates::{Listener, Update};
 
 /// Batches kept for the next use.
 const SPARE_BATCHES_MAX: usize = 16;
@@ -209,8 +210,8 @@ impl Net {
         Ok(())
     }
 
-    fn reply(&mut self, result: &TaskResult<'_>, body: &Body) -> RawReply {
-        let value = match result.payload {
+    fn bytes(&mut self, payload: Payload<'_>) -> Bytes {
+        match payload {
             Payload::Inline(bytes) => Bytes::from(bytes.to_vec()),
             // The span has been held against the frames of the message when it was read.
             Payload::Frames(span) => {
@@ -219,9 +220,12 @@ impl Net {
                 let frames = self.attachments[first..end].iter_mut().map(std::mem::take);
                 Bytes::from_frames(frames.collect())
             }
-        };
+        }
+    }
+
+    fn reply(&mut self, result: &TaskResult<'_>, body: &Body) -> RawReply {
         Reply {
-            value,
+            value: self.bytes(result.payload),
             content_type: result.content_type,
             tries: result.tries,
             stages: result.stages,
@@ -329,7 +333,23 @@ impl ClientOutbox<Body> for Net {
     fn resolve(&mut self, _: RequestId, body: Body, outcome: Outcome<'_>) {
         self.ended_bytes += body.bytes;
         let outcome = self.outcome(outcome, &body);
+        body.listener.end();
         self.ended.push((body.ticket, outcome));
+    }
+
+    fn progress(&mut self, progress: ClientProgress<'_>, body: &Body) {
+        if matches!(body.listener, Listener::None) {
+            return;
+        }
+        let value = self.bytes(progress.payload);
+        body.listener.hear(Update {
+            request_id: progress.request_id,
+            dispatch: progress.dispatch.0,
+            sequence: progress.sequence,
+            kind: progress.kind,
+            content_type: progress.content_type,
+            value,
+        });
     }
 
     fn pong(&mut self, pong: Pong) {

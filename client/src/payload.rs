@@ -200,16 +200,22 @@ pub(crate) fn mismatch<T>(found: ContentType, wanted: &str) -> Error {
 
 /// Decodes an output by its content type: MessagePack or JSON.
 pub(crate) fn decode<T: DeserializeOwned>(reply: RawReply) -> Result<Reply<T>> {
-    let value = match reply.content_type {
-        ContentType::MSGPACK => from_msgpack(&reply.value).map_err(|error| error.to_string()),
-        ContentType::JSON => {
-            serde_json::from_slice(&reply.value).map_err(|error| error.to_string())
-        }
+    let value = decode_bytes(reply.content_type, &reply.value)?;
+    Ok(reply.replace(value))
+}
+
+/// As [`decode`], of anything that came.
+pub(crate) fn decode_bytes<T: DeserializeOwned>(
+    content_type: ContentType,
+    bytes: &[u8],
+) -> Result<T> {
+    let value = match content_type {
+        ContentType::MSGPACK => from_msgpack(bytes).map_err(|error| error.to_string()),
+        ContentType::JSON => serde_json::from_slice(bytes).map_err(|error| error.to_string()),
         other => return Err(mismatch::<T>(other, "MessagePack or JSON")),
     };
     let expected = std::any::type_name::<T>();
-    let value = value.map_err(|reason| Error::Decode { expected, reason })?;
-    Ok(reply.replace(value))
+    value.map_err(|reason| Error::Decode { expected, reason })
 }
 
 /// Hands the bytes over as they came.

@@ -9,9 +9,11 @@ use pinmesh_session::Time;
 use pinmesh_session::client::{NewRequest, ServiceId};
 use serde::Serialize;
 
+use crate::callback;
 use crate::completion::{Completions, Ticket};
 use crate::payload::{Encoding, Input};
 use crate::shared::{Body, Shared};
+use crate::updates::{Listener, OnUpdate, Queue};
 use crate::{Error, Result};
 
 /// What to do while the client's window is full.
@@ -19,6 +21,36 @@ use crate::{Error, Result};
 pub(crate) enum WhenFull {
     Wait,
     Fail,
+}
+
+/// Who listens to a task.
+#[derive(Clone, Default)]
+pub(crate) enum Listens {
+    #[default]
+    Nobody,
+    /// A callback.
+    Call(OnUpdate),
+    /// Who reads the handle.
+    Handle,
+}
+
+impl std::fmt::Debug for Listens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Listens")
+    }
+}
+
+impl Listens {
+    /// Of one task; `handle`: it has one that may be read.
+    pub(crate) fn listener(&self, handle: Option<&Arc<Shared>>) -> Listener {
+        match (self, handle) {
+            (Self::Call(call), _) => Listener::Call(Arc::clone(call)),
+            (Self::Handle, Some(shared)) => {
+                Listener::Queue(Arc::new(Queue::new(Arc::clone(shared))))
+            }
+            (Self::Nobody, _) | (Self::Handle, None) => Listener::None,
+        }
+    }
 }
 
 /// A [`Task`](crate::Task) without its client.
@@ -36,6 +68,8 @@ pub(crate) struct Plan {
     pub(crate) shows_busy: bool,
     /// The hash of the key.
     pub(crate) key: Option<u64>,
+    /// Who listens to what its tasks say while they run.
+    pub(crate) listens: Listens,
     /// An option is out of its range.
     pub(crate) fault: Option<Error>,
 }
@@ -53,6 +87,7 @@ impl Plan {
             encoded: OnceLock::new(),
             shows_busy: false,
             key: None,
+            listens: Listens::default(),
             fault: None,
         }
     }
@@ -80,7 +115,8 @@ impl Plan {
     ) -> Result<RequestId> {
         let (input, content_type) = (self.encoding.encode(input)?, self.encoding.content_type());
         let ticket = Ticket::to_queue(queue.clone(), token);
-        self.send(shared, input, content_type, ticket, WhenFull::Wait)
+        let to = (ticket, self.listens.listener(None));
+        self.send(shared, input, content_type, to, WhenFull::Wait)
     }
 
     pub(crate) fn send(
@@ -88,7 +124,7 @@ impl Plan {
         shared: &Shared,
         input: Vec<u8>,
         content_type: ContentType,
-        ticket: Ticket,
+        (ticket, listener): (Ticket, Listener),
         when_full: WhenFull,
     ) -> Result<RequestId> {
         let checked = self.fault.clone().map_or(Ok(()), Err);
@@ -104,7 +140,7 @@ impl Plan {
         let deadline_ns = self.deadline.map(|it| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX));
         let bytes = input.len();
         let new = NewRequest {
-            body: Body { input, bytes, service, started_at, ticket },
+            body: Body { input, bytes, service, started_at, ticket, listener },
             bytes,
             service,
             priority: self.priority,
@@ -116,7 +152,8 @@ impl Plan {
             key: self.key,
         };
         let until = || self.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
-        let waits_until = (when_full == WhenFull::Wait).then(until);
+        let may_wait = when_full == WhenFull::Wait && !callback::is_inside();
+        let waits_until = may_wait.then(until);
         shared.submit(new, waits_until)
     }
 }

@@ -17,6 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::completion::{Ticket, lock};
 use crate::payload::Input;
+use crate::updates::{Listener, Unread};
 use crate::{Error, Result};
 
 /// What the machine keeps for us with a request.
@@ -27,6 +28,7 @@ pub(crate) struct Body {
     pub(crate) service: ServiceId,
     pub(crate) started_at: Time,
     pub(crate) ticket: Ticket,
+    pub(crate) listener: Listener,
 }
 
 /// What a caller's thread wants of the IO thread.
@@ -36,6 +38,8 @@ pub(crate) enum Order {
     Submit(NewRequest<Body>),
     Cancel(RequestId, Cancel),
     Ping(Sender<Pong>),
+    /// Updates have been read: what comes is acknowledged again.
+    GoOn,
     /// Go, once everything is handed to the sockets, or resolved if `awaits_results`; at `until` in
     /// any case.
     Close {
@@ -97,6 +101,7 @@ pub(crate) struct Shared {
     names: RwLock<HashMap<Arc<str>, ServiceId>>,
     links: Mutex<LinkStatus>,
     link_news: Condvar,
+    pub(crate) unread: Unread,
 }
 
 impl Shared {
@@ -123,6 +128,7 @@ impl Shared {
             names: RwLock::new(HashMap::new()),
             links: Mutex::new(LinkStatus { open, ..LinkStatus::default() }),
             link_news: Condvar::new(),
+            unread: Unread::default(),
         }
     }
 

@@ -9,12 +9,14 @@ use pinmesh_protocol::rendezvous;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::callback::OnEnd;
 use crate::client::Client;
 use crate::completion::{Completions, Slot, Ticket};
 use crate::handle::{Decoder, Handle};
 use crate::map::Map;
 use crate::payload::{Bytes, Encoding, RawReply, Reply, decode, keep_raw};
-use crate::plan::{Plan, WhenFull};
+use crate::plan::{Listens, Plan, WhenFull};
+use crate::updates::{Listener, Update};
 use crate::{Error, Result};
 
 /// What to run and how. Made by [`Client::task`]; an option out of its range is told by the call
@@ -89,6 +91,23 @@ impl<'c> Task<'c> {
     #[must_use]
     pub fn show_busy(mut self) -> Self {
         self.plan.shows_busy = true;
+        self
+    }
+
+    /// Calls this with each update of the running task, on the client's own thread: while it runs
+    /// nothing else comes to this client, and waiting there for a task is
+    /// [`Error::InCallback`]. A panic is logged, and the task goes on.
+    #[must_use]
+    pub fn on_update(mut self, call: impl Fn(Update) + Send + Sync + 'static) -> Self {
+        self.plan.listens = Listens::Call(Arc::new(call));
+        self
+    }
+
+    /// Keeps the updates of the running task for [`Handle::updates`]. Of no effect on calls that give
+    /// no handle.
+    #[must_use]
+    pub fn keep_updates(mut self) -> Self {
+        self.plan.listens = Listens::Handle;
         self
     }
 
@@ -234,6 +253,44 @@ impl<'c> Task<'c> {
         self.hand_in(input, content_type, keep_raw, WhenFull::Fail)
     }
 
+    /// Hands it in; `call` is called once, with its output or how else it ended, on the client's own
+    /// thread. Callbacks run there one after the other and in the order of the ends: a slow one
+    /// delays all that comes to this client. In one, no call waits: a `submit` that finds the window
+    /// full is [`Error::Full`], waiting for a task is [`Error::InCallback`]. A panic is logged and
+    /// harms nobody. When the client is closed, what has not ended is told [`Error::Closed`], on the
+    /// thread that closes it or on the client's.
+    ///
+    /// ```no_run
+    /// # fn main() -> pinmesh_client::Result<()> {
+    /// # let client = pinmesh_client::Client::connect("tcp://127.0.0.1:5555")?;
+    /// client.task("sum").submit_with(&[1, 2, 3], |sum: pinmesh_client::Result<u64>| match sum {
+    ///     Ok(sum) => println!("{sum}"),
+    ///     Err(error) => eprintln!("{error}"),
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`submit`](Self::submit). Nothing is called then.
+    pub fn submit_with<In, Out>(
+        &self,
+        input: &In,
+        call: impl FnOnce(Result<Out>) + Send + 'static,
+    ) -> Result<RequestId>
+    where
+        In: Serialize + ?Sized,
+        Out: DeserializeOwned,
+    {
+        let encoding = self.plan.encoding;
+        let (input, content_type) = (encoding.encode(input)?, encoding.content_type());
+        let call = OnEnd(Box::new(move |outcome| {
+            call(outcome.and_then(decode).map(|reply| reply.value));
+        }));
+        let to = (Ticket::to_callback(call), self.plan.listens.listener(None));
+        self.plan.send(&self.client.shared, input, content_type, to, WhenFull::Wait)
+    }
+
     /// Hands it in with raw bytes; its end goes to the queue with `token`. Waits only while the
     /// client's window is full.
     ///
@@ -285,8 +342,8 @@ impl<'c> Task<'c> {
         content_type: ContentType,
         when_full: WhenFull,
     ) -> Result<RequestId> {
-        let ticket = Ticket::to_queue(queue.clone(), token);
-        self.plan.send(&self.client.shared, input, content_type, ticket, when_full)
+        let to = (Ticket::to_queue(queue.clone(), token), self.plan.listens.listener(None));
+        self.plan.send(&self.client.shared, input, content_type, to, when_full)
     }
 
     fn hand_in_encoded<In, Out>(&self, input: &In, when_full: WhenFull) -> Result<Handle<Out>>
@@ -309,7 +366,13 @@ impl<'c> Task<'c> {
         let slot = Arc::new(Slot::new());
         let ticket = Ticket::to_slot(Arc::clone(&slot));
         let shared = &self.client.shared;
-        let request_id = self.plan.send(shared, input, content_type, ticket, when_full)?;
-        Ok(Handle::new(slot, Arc::clone(shared), request_id, decoder))
+        let listener = self.plan.listens.listener(Some(shared));
+        let updates = match &listener {
+            Listener::Queue(queue) => Some(Arc::clone(queue)),
+            Listener::None | Listener::Call(_) => None,
+        };
+        let to = (ticket, listener);
+        let request_id = self.plan.send(shared, input, content_type, to, when_full)?;
+        Ok(Handle::new(slot, Arc::clone(shared), request_id, decoder, updates))
     }
 }

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use pinmesh_protocol::id::{AttemptId, ContentType, PeerId, RequestId, Submission};
 use pinmesh_protocol::payload::{from_msgpack, to_msgpack};
+use pinmesh_protocol::status::ProgressKind;
 use pinmesh_session::Time;
 use pinmesh_session::worker::HeldTask;
 use serde::Serialize;
@@ -19,13 +21,21 @@ use crate::page::StatusPage;
 /// (client id, request id) names the request for good and the dispatch counts its attempts at one
 /// broker: write all three beside what the handler changes elsewhere, and a second run of the same
 /// request can be told from a new one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Context<'a> {
     pub(crate) task: &'a HeldTask,
     pub(crate) started: Time,
     /// The page and the slot on it, where there is a supervisor.
     pub(crate) slot: Option<(&'a StatusPage, usize)>,
     pub(crate) payload_bytes_max: u64,
+    pub(crate) voice: &'a Mutex<dyn Say + 'a>,
+}
+
+impl std::fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let task = ("task", self.task);
+        f.debug_struct("Context").field(task.0, task.1).finish_non_exhaustive()
+    }
 }
 
 impl Context<'_> {
@@ -70,6 +80,72 @@ impl Context<'_> {
         self.slot.is_some_and(|(page, index)| page.is_cancelled(index))
     }
 
+    /// Tells the client how far the task is: of these updates only the newest matters, older ones
+    /// may be dropped on the way. Never waits. MessagePack, or JSON where the task came in that.
+    ///
+    /// # Errors
+    /// The value cannot be encoded, or is longer than a payload may be.
+    pub fn progress<T: Serialize + ?Sized>(&self, value: &T) -> Result<(), UpdateError> {
+        let (content_type, bytes) = self.encode(value)?;
+        self.progress_raw(content_type, &bytes)
+    }
+
+    /// As [`progress`](Self::progress), of bytes.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn progress_raw(&self, content_type: ContentType, bytes: &[u8]) -> Result<(), UpdateError> {
+        self.say(ProgressKind::Latest, content_type, bytes)
+    }
+
+    /// Gives the client a part of the result ahead of the rest: each of these comes, in order, once,
+    /// before the result. Waits while 8 MiB of them, or the client's share of the broker's memory, are
+    /// not acknowledged.
+    ///
+    /// # Errors
+    /// As [`progress`](Self::progress); [`UpdateError::Cancelled`] if the handler is asked to stop
+    /// while it waits here.
+    pub fn emit<T: Serialize + ?Sized>(&self, value: &T) -> Result<(), UpdateError> {
+        let (content_type, bytes) = self.encode(value)?;
+        self.emit_raw(content_type, &bytes)
+    }
+
+    /// As [`emit`](Self::emit), of bytes.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn emit_raw(&self, content_type: ContentType, bytes: &[u8]) -> Result<(), UpdateError> {
+        self.say(ProgressKind::Stream, content_type, bytes)
+    }
+
+    fn encode<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+    ) -> Result<(ContentType, Vec<u8>), UpdateError> {
+        let encoded = match self.content_type() {
+            ContentType::JSON => {
+                let bytes = serde_json::to_vec(value).map_err(|error| error.to_string());
+                bytes.map(|bytes| (ContentType::JSON, bytes))
+            }
+            _ => {
+                let bytes = to_msgpack(value).map_err(|error| error.to_string());
+                bytes.map(|bytes| (ContentType::MSGPACK, bytes))
+            }
+        };
+        encoded.map_err(UpdateError::Encode)
+    }
+
+    fn say(
+        &self,
+        kind: ProgressKind,
+        content_type: ContentType,
+        bytes: &[u8],
+    ) -> Result<(), UpdateError> {
+        // Whoever panicked there has left it whole: a handler's panic ends its task only.
+        let mut voice = self.voice.lock().unwrap_or_else(PoisonError::into_inner);
+        voice.say(kind, content_type, bytes)
+    }
+
     /// Time until nobody wants the result any more; `None`: there is no deadline.
     pub fn time_left(&self) -> Option<Duration> {
         let deadline = self.task.deadline?;
@@ -82,6 +158,48 @@ impl Context<'_> {
         Duration::from_nanos(end.since(clock::now()))
     }
 }
+
+/// Where what a handler says goes.
+pub(crate) trait Say: Send {
+    fn say(
+        &mut self,
+        kind: ProgressKind,
+        content_type: ContentType,
+        payload: &[u8],
+    ) -> Result<(), UpdateError>;
+}
+
+/// Why an update did not go out. The task may go on without it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum UpdateError {
+    /// The value cannot be encoded.
+    Encode(String),
+    /// It is longer than the task's broker takes, bytes.
+    TooLong {
+        /// Its length.
+        bytes: u64,
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// The handler is asked to stop.
+    Cancelled,
+}
+
+impl Display for UpdateError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Encode(why) => write!(f, "the update cannot be encoded: {why}"),
+            Self::TooLong { bytes, bytes_max } => write!(
+                f,
+                "the update has {bytes} bytes, the broker takes {bytes_max}; send it in parts"
+            ),
+            Self::Cancelled => f.write_str("the handler is asked to stop"),
+        }
+    }
+}
+
+impl std::error::Error for UpdateError {}
 
 /// A task's payload, as it came: one piece up to 1 MiB, several beyond.
 #[derive(Clone, Copy, Debug)]

@@ -6,23 +6,26 @@
 
 mod intake;
 mod link;
+mod speaker;
 mod task;
+mod wire;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use pinmesh_histogram::IntervalRecorder;
 use pinmesh_session::Time;
 use pinmesh_session::worker::{Event, Start, WorkerConfig, WorkerSession};
 use pinmesh_transport::{
-    Context as Sockets, Endpoint, Message, Pollable, Poller, SocketOptions, TransportError,
+    Context as Sockets, Endpoint, Message, Poller, SocketOptions, TransportError,
 };
 
 use crate::clock;
 use crate::handler::{Output, Service};
 use crate::page::{StatusPage, WorkerCounts};
 use link::{End, LinkIo, Ticket};
+use wire::Wire;
 
 /// Results older than this are sent before the next handler starts.
 const FLUSH_AFTER_NS: u64 = 50_000;
@@ -62,19 +65,12 @@ struct Link {
 
 /// The loop.
 pub(crate) struct RunLoop {
-    links: Vec<Link>,
+    wire: Wire,
     services: Vec<Service>,
     page: Option<Arc<StatusPage>>,
-    spin: Duration,
     recorder: Option<IntervalRecorder>,
-    stop: Arc<AtomicBool>,
-    poller: Poller,
-    message: Message,
-    frame_lens: Vec<usize>,
-    fresh: Vec<u32>,
     output: Output,
     counts: WorkerCounts,
-    leave_by: Option<Time>,
     /// The link whose turn it is.
     turn: usize,
 }
@@ -103,19 +99,23 @@ impl RunLoop {
             }
         });
         Ok(Self {
-            links: links.collect(),
+            wire: Wire {
+                links: links.collect(),
+                page: page.clone(),
+                spin: config.spin,
+                stop: config.stop,
+                poller: config.poller,
+                message: Message::default(),
+                frame_lens: Vec::new(),
+                fresh: Vec::new(),
+                leave_by: None,
+                failure: None,
+            },
             services: config.services,
             page,
-            spin: config.spin,
             recorder: config.recorder,
-            stop: config.stop,
-            poller: config.poller,
-            message: Message::default(),
-            frame_lens: Vec::new(),
-            fresh: Vec::new(),
             output: Output::default(),
             counts: WorkerCounts::default(),
-            leave_by: None,
             turn: 0,
         })
     }
@@ -125,24 +125,22 @@ impl RunLoop {
         loop {
             let pass_start = clock::now();
             self.show();
-            let is_empty = self.receive()?;
-            self.tick(pass_start, is_empty)?;
+            let is_empty = self.wire.receive()?;
+            self.wire.tick(pass_start, is_empty)?;
             let has_left = self.has_left();
             let more = self.work(pass_start);
-            for link in &mut self.links {
-                link.io.settle(&mut self.poller)?;
-                link.io.flush();
-            }
+            self.wire.failure.take().map_or(Ok(()), Err)?;
+            self.wire.flush()?;
             self.record_interval();
             if has_left {
                 break;
             }
             if is_empty && !more {
                 self.show();
-                self.sleep()?;
+                self.wire.sleep(SLEEP_MAX_NS)?;
             }
         }
-        for link in &mut self.links {
+        for link in &mut self.wire.links {
             link.io.flush();
         }
         if let Some(recorder) = self.recorder.take() {
@@ -154,44 +152,21 @@ impl RunLoop {
 
     /// Tells the supervisor how far this worker is.
     fn show(&mut self) {
-        let unended = self.links.iter().map(|link| link.session.unended()).sum();
-        let open = self.links.iter().filter(|link| link.session.is_open()).count();
+        let unended = self.wire.links.iter().map(|link| link.session.unended()).sum();
+        let open = self.wire.links.iter().filter(|link| link.session.is_open()).count();
         let Some(page) = &self.page else { return };
         page.turn(unended);
         self.counts.sessions = open as u64;
         page.set_counts(self.counts);
     }
 
-    /// Time, leases, and whether to leave.
-    fn tick(&mut self, now: Time, is_empty: bool) -> Result<(), TransportError> {
-        if self.leave_by.is_none() && self.stop.load(Ordering::Relaxed) {
-            self.leave_by = Some(now.after(LEAVE_MAX_NS));
-            for link in &mut self.links {
-                link.session.handle(now, Event::Drain { give_back: true }, &mut link.io);
-            }
-        }
-        for link in &mut self.links {
-            if let Some(page) = &self.page {
-                let lease = page.lease(link.io.broker);
-                link.session.handle(now, Event::Lease(lease), &mut link.io);
-            }
-            let is_due = link.session.next_wakeup().is_some_and(|(at, _)| now >= at);
-            // Liveness is judged only of a socket that was read empty.
-            if is_due && is_empty {
-                link.session.handle(now, Event::Tick, &mut link.io);
-            }
-            link.io.settle(&mut self.poller)?;
-        }
-        Ok(())
-    }
-
     fn has_left(&self) -> bool {
-        if self.leave_by.is_some_and(|by| clock::now() >= by) {
+        if self.wire.leave_by.is_some_and(|by| clock::now() >= by) {
             return true;
         }
-        self.links.iter().all(|link| {
+        self.wire.links.iter().all(|link| {
             let has_nothing = link.session.unended() == 0 && link.session.unacknowledged() == 0;
-            let is_leaving = self.leave_by.is_some();
+            let is_leaving = self.wire.leave_by.is_some();
             link.session.has_left() || (is_leaving && has_nothing && !link.session.is_open())
         })
     }
@@ -201,8 +176,8 @@ impl RunLoop {
         let mut now = clock::now();
         loop {
             let Some((index, ticket)) = self.next(now) else { return false };
-            if self.links.iter().any(|link| link.io.has_waited(now, FLUSH_AFTER_NS)) {
-                self.links.iter_mut().for_each(|link| link.io.flush());
+            if self.wire.links.iter().any(|link| link.io.has_waited(now, FLUSH_AFTER_NS)) {
+                self.wire.links.iter_mut().for_each(|link| link.io.flush());
                 // Sending is not the task's run time.
                 now = clock::now();
             }
@@ -215,10 +190,10 @@ impl RunLoop {
 
     /// The next task that may start, of the brokers in turn.
     fn next(&mut self, now: Time) -> Option<(usize, Ticket)> {
-        for _ in 0..self.links.len() {
+        for _ in 0..self.wire.links.len() {
             let index = self.turn;
-            self.turn = (self.turn + 1) % self.links.len();
-            let link = &mut self.links[index];
+            self.turn = (self.turn + 1) % self.wire.links.len();
+            let link = &mut self.wire.links[index];
             while let Some(ticket) = link.io.next_ticket() {
                 if link.io.is_blocked() {
                     break;
@@ -249,35 +224,6 @@ impl RunLoop {
         {
             tracing::warn!(%error, "latency log");
         }
-    }
-
-    /// Waits for input, the next wake-up or a stop.
-    fn sleep(&mut self) -> Result<(), TransportError> {
-        let now = clock::now();
-        let mut wait_ns = SLEEP_MAX_NS;
-        for link in &self.links {
-            if let Some((at, _)) = link.session.next_wakeup() {
-                wait_ns = wait_ns.min(at.since(now));
-            }
-            if let Some((ns, _)) = link.session.retry_start_ns() {
-                wait_ns = wait_ns.min(ns);
-            }
-            if link.io.has_unsent() {
-                wait_ns = wait_ns.min(BLOCKED_NS);
-            }
-        }
-        if let Some(by) = self.leave_by {
-            wait_ns = wait_ns.min(by.since(now));
-        }
-        let mut sockets: Vec<&mut dyn Pollable> = Vec::with_capacity(self.links.len());
-        for link in &mut self.links {
-            if let Some(dealer) = &mut link.io.dealer {
-                sockets.push(dealer);
-            }
-        }
-        let timeout = Some(Duration::from_nanos(wait_ns));
-        let _ = self.poller.wait(&mut sockets, timeout, self.spin)?;
-        Ok(())
     }
 }
 

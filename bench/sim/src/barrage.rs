@@ -7,8 +7,8 @@
 mod say;
 
 use pinmesh_core::{
-    AdminCommand, Broker, Conn, CoreConfig, Event, Outbox, ResultBody, ResultHead, Side, Span,
-    TaskHead, Time,
+    AdminCommand, Broker, Conn, CoreConfig, Event, Outbox, ProgressHead, ResultBody, ResultHead,
+    Side, Span, TaskHead, Time,
 };
 use pinmesh_protocol::command::{FromBroker, Hello, StageTimes};
 use pinmesh_protocol::id::{AttemptId, Epoch, PeerId, RequestId, Submission};
@@ -59,6 +59,7 @@ struct Barrage {
     sendings: Vec<Sending>,
     conns: u32,
     requests: u64,
+    updates: u64,
 }
 
 /// So many events with the choices of that seed.
@@ -79,6 +80,7 @@ pub fn run(seed: u64, events: u64) -> Result<(), (u64, String)> {
         sendings: Vec::new(),
         conns: 0,
         requests: 0,
+        updates: 0,
     };
     for count in 1..=events {
         barrage.step().map_err(|text| (count, text))?;
@@ -102,6 +104,7 @@ fn draw_config(random: &mut Random) -> CoreConfig {
         worker_window_bytes: random.scale(200, 4_000),
         memory_bytes_max: random.scale(8_000, 200_000),
         results_ahead_bytes: random.scale(200, 20_000),
+        stream_bytes_max: random.scale(100, 10_000),
         payload_bytes_max: random.scale(500, 2_000),
         sessions_max: 60,
         services_max: 16,
@@ -118,6 +121,7 @@ struct Nowhere;
 impl Outbox<Body> for Nowhere {
     fn task(&mut self, _: Conn, _: &TaskHead, _: &Body) {}
     fn result(&mut self, _: Conn, _: &ResultHead, _: ResultBody<'_, Body>) {}
+    fn progress(&mut self, _: Conn, _: &ProgressHead, _: &Body) {}
     fn send(&mut self, _: Conn, _: FromBroker<'_>) {}
     fn close(&mut self, _: Conn) {}
     fn stages(&mut self, _: &StageTimes) {}
@@ -242,7 +246,10 @@ impl Barrage {
             5 if self.random.one_in(6) => {
                 self.event(Event::Malformed(conn, RefusedCode::Malformed, "nonsense"))
             }
-            6 => self.event(Event::Ignored(conn)),
+            6 => {
+                let attempt = self.some_attempt(None);
+                self.progress(conn, attempt)
+            }
             7 if self.random.one_in(400) => self.event(Event::Drain),
             8 | 9 => {
                 let heartbeat = self.heartbeat();

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use pinmesh_core::{
-    AdminCommand, AdminObjection, AdminReply, Broker, CoreConfig, DoneEvent, Event, SubmitEvent,
-    Time,
+    AdminCommand, AdminObjection, AdminReply, Broker, CoreConfig, DoneEvent, Event, ProgressEvent,
+    SubmitEvent, Time,
 };
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::batch::BatchReader;
@@ -387,7 +387,15 @@ fn event(
         ToBroker::Fetch(key) => Event::Fetch(conn, key),
         ToBroker::Ready(ready) => Event::Ready(conn, ready),
         ToBroker::Return(attempt) => Event::Return(conn, attempt),
-        ToBroker::Progress(_) => Event::Ignored(conn),
+        ToBroker::Progress(progress) => Event::Progress(
+            conn,
+            ProgressEvent {
+                attempt: progress.attempt,
+                sequence: progress.sequence,
+                kind: progress.kind,
+                body: body(progress.content_type, None, progress.payload),
+            },
+        ),
         ToBroker::Host(host) => Event::Host(conn, host),
         ToBroker::Lost(lost) => Event::Lost(conn, lost),
         ToBroker::Recalled(attempts) => Event::Recalled(conn, attempts),

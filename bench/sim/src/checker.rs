@@ -4,6 +4,7 @@
 mod brokers;
 mod requests;
 mod runs;
+mod updates;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +21,7 @@ pub use runs::Place;
 
 use brokers::LifeSeen;
 use runs::RunSeen;
+use updates::SaidSeen;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -32,6 +34,12 @@ pub struct Checker {
     /// What handlers really returned, by token.
     outputs: BTreeMap<u64, (Key, AttemptId, EndStatus)>,
     tokens: u64,
+    /// What handlers said while they ran, by token.
+    said: BTreeMap<u64, SaidSeen>,
+    /// Numbers of the updates of kind `stream` of each attempt.
+    streams: BTreeMap<AttemptId, Vec<u64>>,
+    /// What each request has heard: numbers by attempt, in order.
+    heard: BTreeMap<Key, Vec<(AttemptId, Vec<u64>)>>,
     lives: BTreeMap<Epoch, LifeSeen>,
     attempts: BTreeMap<AttemptId, Key>,
     workers: BTreeMap<WorkerId, Option<(usize, Slot, Incarnation)>>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pinmesh_protocol::batch::BatchReader;
 use pinmesh_protocol::codec::{write_submit, write_to_broker};
-use pinmesh_protocol::command::{Accepted, Payload, Submit, ToBroker};
+use pinmesh_protocol::command::{Accepted, ClientProgress, Payload, Submit, ToBroker};
 use pinmesh_protocol::id::{ContentType, Priority, RequestId};
 use pinmesh_session::Time;
 use pinmesh_session::client::{
@@ -151,6 +151,11 @@ impl ClientOutbox<Box<[u8]>> for Io<'_> {
     }
 
     fn accepted(&mut self, _: Accepted, _: &Box<[u8]>) {}
+
+    fn progress(&mut self, progress: ClientProgress<'_>, _: &Box<[u8]>) {
+        let key = self.key(progress.request_id);
+        self.checker.on_heard(self.world, key, &progress);
+    }
 }
 
 impl ClientSim {

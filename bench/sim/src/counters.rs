@@ -200,6 +200,18 @@ counts! {
     StaleEnd Branch "stale end",
     /// An end of an attempt that its sender does not hold.
     ForeignEnd Branch "foreign end",
+    /// An update of kind `latest` was told.
+    LatestHeard Branch "PROGRESS latest heard",
+    /// An update of kind `stream` was told.
+    StreamHeard Branch "PROGRESS stream heard",
+    /// A client heard a second attempt speak.
+    HeardAgain Branch "PROGRESS of another attempt",
+    /// An update was of no open attempt, or taken before.
+    UpdateStale Branch "PROGRESS stale",
+    /// A handler had to wait with an update.
+    UpdateWaits Branch "PROGRESS waits for ACK",
+    /// A worker was held up by a client that does not take its updates.
+    HeldUp Branch "worker held up by its client",
     /// A session was refused for what its peer sent.
     Malformed Branch "session refused",
     /// A command without a session.

@@ -29,6 +29,7 @@ mod effects;
 mod gates;
 mod hosts;
 mod inherited;
+mod progress;
 mod sessions;
 mod tasks;
 mod time;
@@ -280,7 +281,7 @@ impl Oracle {
             Event::Recalled(_, recalled) => self.on_recalled(conn, recalled),
             Event::Full(_) => self.on_full(conn, true),
             Event::Sendable(_) => self.on_full(conn, false),
-            Event::Ignored(_) => self.ledger.unsupported += 1,
+            Event::Progress(_, progress) => self.on_progress(conn, progress),
             Event::BatchEnd(_)
             | Event::Hello(..)
             | Event::Tick

@@ -1,6 +1,6 @@
 //! What a broker's machine was told and what it caused, as the checker sees it.
 
-use pinmesh_core::{Body as _, Conn, Outbox, ResultBody, ResultHead, TaskHead};
+use pinmesh_core::{Body as _, Conn, Outbox, ProgressHead, ResultBody, ResultHead, TaskHead};
 use pinmesh_protocol::command::{
     Accepted, Attempts, CancelAttempt, FromBroker, Heartbeat, StageTimes, Welcome, Window,
 };
@@ -49,7 +49,7 @@ pub enum Sent {
     Drain,
     Recall(Attempts),
     Cancel(CancelAttempt),
-    /// SERVICE, PROGRESS, and RESULT or TASK outside their own methods: a broker never sends these.
+    /// SERVICE, and RESULT, PROGRESS or TASK outside their own methods: a broker never sends these.
     Other,
 }
 
@@ -73,6 +73,15 @@ pub enum Effect {
         head: ResultHead,
         /// Its payload.
         said: Said,
+    },
+    /// An update goes to a client.
+    Progress {
+        /// Whose socket.
+        to: Conn,
+        /// PROGRESS without its payload.
+        head: ProgressHead,
+        /// Its payload.
+        payload: Box<[u8]>,
     },
     /// Any other command.
     Send {
@@ -109,6 +118,11 @@ impl<O: Outbox<Body>> Outbox<Body> for Recorder<'_, O> {
         };
         self.effects.push(Effect::Result { to, head: *head, said });
         self.next.result(to, head, body);
+    }
+
+    fn progress(&mut self, to: Conn, head: &ProgressHead, body: &Body) {
+        self.effects.push(Effect::Progress { to, head: *head, payload: body.payload.clone() });
+        self.next.progress(to, head, body);
     }
 
     fn send(&mut self, to: Conn, command: FromBroker<'_>) {

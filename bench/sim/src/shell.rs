@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use pinmesh_core::{Conn, Outbox, ResultBody, ResultHead, Side, TaskHead};
+use pinmesh_core::{Conn, Outbox, ProgressHead, ResultBody, ResultHead, Side, TaskHead};
 use pinmesh_protocol::codec::{write_ack, write_from_broker, write_result, write_task};
-use pinmesh_protocol::command::{FromBroker, Payload, ServiceRef, StageTimes, Task, TaskResult};
+use pinmesh_protocol::command::{
+    ClientProgress, FromBroker, Payload, ServiceRef, StageTimes, Task, TaskResult,
+};
 use pinmesh_protocol::id::ContentType;
 use pinmesh_protocol::limits::BATCH_BYTES;
 
@@ -291,6 +293,20 @@ impl Outbox<Body> for Shell {
             retry_after_ns: head.retry_after_ns,
         };
         write_result(batch, &result);
+    }
+
+    fn progress(&mut self, to: Conn, head: &ProgressHead, body: &Body) {
+        let Some(batch) = self.batch(to) else { return };
+        let progress = ClientProgress {
+            request_id: head.request_id,
+            submission: head.submission,
+            dispatch: head.dispatch,
+            sequence: head.sequence,
+            kind: head.kind,
+            content_type: body.content_type,
+            payload: Payload::Inline(&body.payload),
+        };
+        write_from_broker(batch, &FromBroker::Progress(progress));
     }
 
     fn send(&mut self, to: Conn, command: FromBroker<'_>) {

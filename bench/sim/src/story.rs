@@ -72,7 +72,9 @@ pub fn to_broker(command: &ToBroker<'_>, from: Owner, checker: &Checker) -> Opti
         ToBroker::Goodbye => "GOODBYE".into(),
         ToBroker::Refused(refused) => format!("REFUSED {} {}", refused.code, refused.reason),
         ToBroker::Fetch(_) => "FETCH".into(),
-        ToBroker::Progress(_) => "PROGRESS".into(),
+        ToBroker::Progress(progress) => {
+            format!("PROGRESS {} {} #{}", name(progress.attempt), progress.kind, progress.sequence)
+        }
     })
 }
 
@@ -108,7 +110,10 @@ pub fn from_broker(command: &FromBroker<'_>, to: Owner, checker: &Checker) -> Op
         FromBroker::Drain => "DRAIN".into(),
         FromBroker::Service(_) => "SERVICE".into(),
         FromBroker::Fetched(fetched) => format!("FETCHED {:?}", fetched.state),
-        FromBroker::Progress(_) => "PROGRESS".into(),
+        FromBroker::Progress(progress) => {
+            let (id, kind) = (request(progress.request_id), progress.kind);
+            format!("PROGRESS {id} d{} {kind} #{}", progress.dispatch, progress.sequence)
+        }
     })
 }
 
@@ -137,7 +142,9 @@ pub fn effect(
             let how = if cancel.is_hard { "hard" } else { "soft" };
             Some(format!("cancels {} {how}", checker.attempt_name(cancel.attempt)))
         }
-        Effect::Send { .. } | Effect::Close(_) | Effect::Stages(_) => None,
+        Effect::Progress { .. } | Effect::Send { .. } | Effect::Close(_) | Effect::Stages(_) => {
+            None
+        }
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Plan {
     pub duration: u64,
     /// It stops early when it is cancelled.
     pub is_obedient: bool,
+    /// Updates that it says while it runs, one in three of kind `latest`.
+    pub updates: u8,
 }
 
 /// Bytes of the shortest payload.
@@ -68,6 +70,7 @@ impl Plan {
         bytes.extend_from_slice(&self.duration.to_le_bytes());
         bytes.push(self.act as u8);
         bytes.push(u8::from(self.is_obedient));
+        bytes.push(self.updates);
         bytes.resize(len.max(PAYLOAD_MIN), 0);
         bytes.into()
     }
@@ -78,11 +81,12 @@ impl Plan {
         let client = u32::from_le_bytes(*bytes.first_chunk()?);
         let key = Key { client, request: RequestId(number(4)?) };
         let act = *Act::ALL.get(usize::from(*bytes.get(20)?))?;
-        Some(Self { key, act, duration: number(12)?, is_obedient: *bytes.get(21)? == 1 })
+        let (is_obedient, updates) = (*bytes.get(21)? == 1, *bytes.get(22)?);
+        Some(Self { key, act, duration: number(12)?, is_obedient, updates })
     }
 }
 
-/// What a handler returned: whose request it was, and a number that no other run of a handler has.
+/// What a handler returned, or said while it ran: whose request it was, and a number that nothing else that was said has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Output {
     /// Whose request.
@@ -134,7 +138,7 @@ mod tests {
     fn plans_and_outputs_survive_their_payload() {
         let key = Key { client: 3, request: RequestId(u64::MAX) };
         for act in Act::ALL {
-            let plan = Plan { key, act, duration: 7, is_obedient: true };
+            let plan = Plan { key, act, duration: 7, is_obedient: true, updates: 3 };
             assert_eq!(Plan::from_payload(&plan.to_payload(100)), Some(plan));
         }
         let output = Output { key, token: 9 };

@@ -3,6 +3,7 @@
 //! nothing is sent.
 
 mod link;
+mod say;
 
 use pinmesh_protocol::codec::write_done;
 use pinmesh_protocol::command::{Done, Payload};
@@ -83,6 +84,10 @@ struct Run {
     /// When it ends, true time; [`u64::MAX`]: not by itself.
     ends_at: u64,
     sees_cancel: bool,
+    /// What it has yet to say, what it has said, and the time between two of these.
+    updates: u8,
+    said: u64,
+    pause: u64,
 }
 
 /// See the module.
@@ -456,6 +461,9 @@ impl Worker {
             started: now,
             ends_at: u64::MAX,
             sees_cancel: false,
+            updates: plan.updates,
+            said: 0,
+            pause: 0,
         });
         let duration = match plan.act {
             Act::Ok | Act::Fail | Act::Poison | Act::CrashOnce => plan.duration,
@@ -466,7 +474,14 @@ impl Worker {
             Act::Hang | Act::Wait => u64::MAX,
             Act::Brink => task.max_runtime_ns.saturating_add(plan.duration % (400 * US)),
         };
-        self.plan_end(world, duration.max(1));
+        let pause = match duration {
+            u64::MAX => u64::MAX,
+            ns => (ns / (u64::from(plan.updates) + 1)).max(1),
+        };
+        if let Some(run) = &mut self.run {
+            run.pause = pause;
+        }
+        self.plan_end(world, pause);
         true
     }
 
@@ -480,7 +495,13 @@ impl Worker {
         if !self.handler_alarm.rings(number) || !self.can_run() {
             return None;
         }
-        let run = self.run?;
+        let mut run = self.run?;
+        if run.updates > 0 && !run.sees_cancel {
+            let wait = self.say(world, checker, &mut run, ahead);
+            self.run = Some(run);
+            self.plan_end(world, wait);
+            return Some(Turned::Lives);
+        }
         let is_fatal = run.act == Act::Poison || (run.act == Act::CrashOnce && run.tries == 0);
         if is_fatal && !run.sees_cancel {
             let deaths = [Death::Exited(101), Death::Signalled(SIGSEGV), Death::OutOfMemory];

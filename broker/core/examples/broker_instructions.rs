@@ -7,8 +7,8 @@
 //! that every task waits for its turn.
 
 use pinmesh_core::{
-    Body, Broker, Conn, CoreConfig, DoneEvent, Event, Outbox, ResultBody, ResultHead, Side,
-    SubmitEvent, TaskHead, Time,
+    Body, Broker, Conn, CoreConfig, DoneEvent, Event, Outbox, ProgressHead, ResultBody, ResultHead,
+    Side, SubmitEvent, TaskHead, Time,
 };
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::command::{FromBroker, Hello, Ready, ServiceAlias, ServiceRef, StageTimes};
@@ -49,6 +49,8 @@ impl Outbox<Payload> for Peers {
     fn result(&mut self, _: Conn, _: &ResultHead, _: ResultBody<'_, Payload>) {
         self.results += 1;
     }
+
+    fn progress(&mut self, _: Conn, _: &ProgressHead, _: &Payload) {}
 
     fn send(&mut self, _: Conn, _: FromBroker<'_>) {}
 

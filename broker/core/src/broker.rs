@@ -97,7 +97,7 @@ impl<B: Body> Broker<B> {
             Event::Goodbye(_) => state.on_goodbye(conn, out),
             Event::Full(_) => state.on_full(conn, true, out),
             Event::Sendable(_) => state.on_full(conn, false, out),
-            Event::Ignored(_) => state.ledger.unsupported += 1,
+            Event::Progress(_, progress) => state.on_progress(conn, progress, out),
             Event::Hello(..)
             | Event::Tick
             | Event::Drain

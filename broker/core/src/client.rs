@@ -1,14 +1,14 @@
 //! Clients: their requests, what they have unfinished, and the results that they have yet to take.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 
 use hashbrown::HashTable;
 use pinmesh_protocol::id::{PeerId, RequestId};
 
 use crate::event::Conn;
 use crate::flow::Account;
-use crate::slab::{TaskKey, TimerKey};
+use crate::slab::{TaskKey, TimerKey, UpdateKey};
 
 /// One client process.
 pub(crate) struct Client {
@@ -22,6 +22,10 @@ pub(crate) struct Client {
     pub(crate) tasks: u32,
     pub(crate) bytes: u64,
     pub(crate) results: Results,
+    /// Bytes of updates of kind `stream` among them.
+    pub(crate) stream_bytes: u64,
+    /// Tasks of which an update of kind `latest` waits until it can be told.
+    pub(crate) latest: BTreeSet<TaskKey>,
     /// Runs while it has no session.
     pub(crate) lost_timer: Option<TimerKey>,
     requests: HashTable<(RequestId, TaskKey)>,
@@ -29,10 +33,22 @@ pub(crate) struct Client {
     seed: u64,
 }
 
-/// Results in the order in which they are sent; acknowledged from the front.
+/// What a client is told and acknowledges.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum InLine {
+    /// No task stands behind it (BUSY, REFUSED); a reconnect drops it.
+    Answer,
+    /// The RESULT of a task.
+    Result(TaskKey),
+    /// A PROGRESS of kind `stream`.
+    Update(UpdateKey),
+}
+
+/// Results and updates in the order in which they are sent; acknowledged from the front.
 pub(crate) struct Results {
-    /// `None`: an answer that no task stands behind (BUSY, REFUSED); a reconnect drops it.
-    queue: VecDeque<Option<TaskKey>>,
+    queue: VecDeque<InLine>,
+    /// How many of `queue` are updates.
+    updates: usize,
     /// How many of `queue` have been sent in this session.
     sent: usize,
     /// How many were acknowledged in this session.
@@ -51,7 +67,15 @@ impl Client {
             is_full: false,
             tasks: 0,
             bytes: 0,
-            results: Results { queue: VecDeque::new(), sent: 0, acknowledged: 0, ahead_bytes: 0 },
+            results: Results {
+                queue: VecDeque::new(),
+                updates: 0,
+                sent: 0,
+                acknowledged: 0,
+                ahead_bytes: 0,
+            },
+            stream_bytes: 0,
+            latest: BTreeSet::new(),
             lost_timer: None,
             requests: HashTable::new(),
             seed,
@@ -87,24 +111,31 @@ impl Client {
 }
 
 impl Results {
+    /// Those that are no updates.
     pub(crate) fn len(&self) -> usize {
-        self.queue.len()
+        self.queue.len() - self.updates
     }
 
     #[inline]
-    pub(crate) fn push(&mut self, result: Option<TaskKey>) {
-        self.queue.push_back(result);
+    pub(crate) fn push(&mut self, next: InLine) {
+        self.updates += usize::from(matches!(next, InLine::Update(_)));
+        self.queue.push_back(next);
+    }
+
+    /// Whether nothing waits to be sent.
+    pub(crate) fn is_all_sent(&self) -> bool {
+        self.sent == self.queue.len()
     }
 
     /// Notes an answer that is sent ahead of what waits unsent.
     pub(crate) fn push_sent(&mut self) {
-        self.queue.insert(self.sent, None);
+        self.queue.insert(self.sent, InLine::Answer);
         self.sent += 1;
     }
 
     /// The next one to send; counts it as sent.
     #[inline]
-    pub(crate) fn next_unsent(&mut self) -> Option<Option<TaskKey>> {
+    pub(crate) fn next_unsent(&mut self) -> Option<InLine> {
         let next = self.queue.get(self.sent).copied()?;
         self.sent += 1;
         Some(next)
@@ -112,7 +143,7 @@ impl Results {
 
     /// The one after those that have been sent.
     #[inline]
-    pub(crate) fn first_unsent(&self) -> Option<Option<TaskKey>> {
+    pub(crate) fn first_unsent(&self) -> Option<InLine> {
         self.queue.get(self.sent).copied()
     }
 
@@ -138,18 +169,20 @@ impl Results {
     /// Takes `ACK count`: the next acknowledged one, or `None` when all of those are taken.
     /// A count beyond what was sent takes what was sent.
     #[inline]
-    pub(crate) fn next_acknowledged(&mut self, count: u64) -> Option<Option<TaskKey>> {
+    pub(crate) fn next_acknowledged(&mut self, count: u64) -> Option<InLine> {
         if self.acknowledged >= count || self.sent == 0 {
             return None;
         }
         self.acknowledged += 1;
         self.sent -= 1;
-        self.queue.pop_front()
+        let next = self.queue.pop_front();
+        self.updates -= usize::from(matches!(next, Some(InLine::Update(_))));
+        next
     }
 
     /// A new session: everything that a task stands behind is to be sent again.
     pub(crate) fn restart(&mut self) {
-        self.queue.retain(Option::is_some);
+        self.queue.retain(|next| *next != InLine::Answer);
         self.sent = 0;
         self.acknowledged = 0;
         self.ahead_bytes = 0;

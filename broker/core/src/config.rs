@@ -71,6 +71,9 @@ pub struct CoreConfig {
     pub memory_bytes_max: u64,
     /// Bytes of results that a client may be sent ahead of its ACKs; one result always may.
     pub results_ahead_bytes: u64,
+    /// Bytes of `stream` updates that may wait for a client's ACK; past it the workers that send
+    /// them are acknowledged no further. All clients together: `memory_bytes_max`.
+    pub stream_bytes_max: u64,
     /// Clients, workers and supervisors together.
     pub sessions_max: u32,
     /// Services known at once, served or waited for; the last quarter is for what is served.
@@ -107,6 +110,7 @@ impl Default for CoreConfig {
             worker_window_bytes: 8 * 1024 * 1024,
             memory_bytes_max: 1024 * 1024 * 1024,
             results_ahead_bytes: 64 * 1024 * 1024,
+            stream_bytes_max: 16 * 1024 * 1024,
             sessions_max: 16_384,
             services_max: 4_096,
             retry_after: Span::from_millis(100),

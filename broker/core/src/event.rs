@@ -5,7 +5,7 @@ use pinmesh_protocol::command::{
     Attempts, CancelRequest, Heartbeat, Hello, Host, Lost, Ready, ServiceAlias, ServiceRef, Window,
 };
 use pinmesh_protocol::id::{AttemptId, Priority, RequestId, Submission};
-use pinmesh_protocol::status::{EndStatus, RefusedCode};
+use pinmesh_protocol::status::{EndStatus, ProgressKind, RefusedCode};
 
 /// The shell's number for one peer's socket. The shell never uses a number again while the core has
 /// a session for it.
@@ -66,6 +66,19 @@ pub struct DoneEvent<B> {
     pub body: B,
 }
 
+/// PROGRESS with its payload owned.
+#[derive(Clone, Debug)]
+pub struct ProgressEvent<B> {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Counts up within the attempt, from 1.
+    pub sequence: u64,
+    /// How it is delivered.
+    pub kind: ProgressKind,
+    /// Content type and payload.
+    pub body: B,
+}
+
 /// What happened, and to whose socket.
 #[derive(Clone, Debug)]
 pub enum Event<'a, B> {
@@ -99,11 +112,11 @@ pub enum Event<'a, B> {
     Lost(Conn, Lost),
     /// RECALLED.
     Recalled(Conn, Attempts),
+    /// PROGRESS.
+    Progress(Conn, ProgressEvent<B>),
     /// Bytes that are not a command, or a command that its sender may not send: the session is
     /// refused and closed. Commands before it in the batch stand.
     Malformed(Conn, RefusedCode, &'a str),
-    /// A command that this version takes from nobody yet (PROGRESS), or one that was ignored.
-    Ignored(Conn),
     /// The message of this peer has been read to its end: time to acknowledge.
     BatchEnd(Conn),
     /// The peer's batch could not be sent; feed it no more until `Sendable`.
@@ -138,7 +151,7 @@ impl<B> Event<'_, B> {
             | Self::Lost(conn, _)
             | Self::Recalled(conn, _)
             | Self::Malformed(conn, ..)
-            | Self::Ignored(conn)
+            | Self::Progress(conn, _)
             | Self::BatchEnd(conn)
             | Self::Full(conn)
             | Self::Sendable(conn)

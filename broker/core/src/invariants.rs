@@ -31,7 +31,7 @@ impl<B: Body> Broker<B> {
 }
 
 fn check_tasks<B: Body>(state: &State<B>, found: &mut Vec<String>) {
-    let mut bytes = state.inherited.kept_bytes();
+    let mut bytes = state.inherited.kept_bytes() + check_progress(state, found);
     let mut held = 0;
     for (key, task) in state.tasks.iter() {
         bytes += task.kept_bytes();
@@ -58,6 +58,35 @@ fn check_tasks<B: Body>(state: &State<B>, found: &mut Vec<String>) {
     if held != state.ledger.held {
         found.push(format!("held: {} in the ledger, {held} in the store", state.ledger.held));
     }
+}
+
+/// The bytes of the updates that are kept.
+fn check_progress<B: Body>(state: &State<B>, found: &mut Vec<String>) -> u64 {
+    let updates = state.progress.updates.iter();
+    let bytes: u64 = updates.map(|(_, update)| update.kept_bytes()).sum();
+    let mut waiting = 0;
+    for (task, latest) in state.progress.tasks() {
+        waiting += latest.map_or(0, |key| state.update_bytes(key));
+        let of = state.tasks.get(task).filter(|task| task.state != TaskState::Ended);
+        let is_noted = of
+            .and_then(|task| state.clients.get(task.client?))
+            .map(|client| client.latest.contains(&task) == latest.is_some());
+        if of.is_none() || is_noted == Some(false) {
+            found.push(format!("{task:?}: its updates are not as its client has them"));
+        }
+    }
+    let stream: u64 = state.clients.iter().map(|(_, client)| client.stream_bytes).sum();
+    if (stream, bytes) != (state.progress.stream_bytes, stream + waiting) {
+        found.push(format!("{bytes} bytes of updates, {stream} of them stream, {waiting} wait"));
+    }
+    let held = state.progress.held();
+    for (key, worker) in state.workers.iter() {
+        let is_held = worker.conn.is_some_and(|conn| held.iter().any(|(it, _)| *it == conn));
+        if worker.is_held_up != is_held {
+            found.push(format!("{key:?}: held up without a reason, or not with one"));
+        }
+    }
+    bytes
 }
 
 fn check_queues<B: Body>(state: &State<B>, found: &mut Vec<String>) {

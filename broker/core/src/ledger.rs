@@ -51,8 +51,12 @@ pub struct Ledger {
     pub malformed: u64,
     /// Commands from sockets without a session.
     pub no_session: u64,
-    /// Commands that this version takes from nobody.
-    pub unsupported: u64,
+    /// Updates of running tasks (PROGRESS) that were taken.
+    pub updates: u64,
+    /// Updates that were dropped: of an attempt that is not open, or taken before.
+    pub stale_updates: u64,
+    /// Times that a worker was held up because the client of its task had too many updates to take.
+    pub held_up: u64,
 }
 
 impl Ledger {

@@ -22,10 +22,12 @@ mod list;
 mod on_admin;
 mod on_client;
 mod on_host;
+mod on_progress;
 mod on_session;
 mod on_timer;
 mod on_worker;
 mod outbox;
+mod progress;
 mod retry;
 mod service;
 mod session;
@@ -41,11 +43,11 @@ mod worker;
 
 pub use broker::{Broker, Counts};
 pub use config::{CoreConfig, ServiceLimits};
-pub use event::{Body, Conn, DoneEvent, Event, Side, SubmitEvent};
+pub use event::{Body, Conn, DoneEvent, Event, ProgressEvent, Side, SubmitEvent};
 pub use gate::Rate;
 pub use ledger::Ledger;
 pub use on_admin::{AdminCommand, AdminObjection, AdminReply, DrainTarget, Purge};
-pub use outbox::{Outbox, ResultBody, ResultHead, TaskHead};
+pub use outbox::{Outbox, ProgressHead, ResultBody, ResultHead, TaskHead};
 pub use time::{Span, Time};
 pub use view::{
     AHEAD_MAX, ClientView, Explanation, HostView, Obstacle, ServiceView, TaskStanding, TaskView,

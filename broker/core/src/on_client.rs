@@ -7,6 +7,7 @@ use pinmesh_protocol::id::{Dispatch, TaskId};
 use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
 use pinmesh_protocol::status::{FetchState, RefusedCode, Status};
 
+use crate::client::InLine;
 use crate::event::{Body, Conn, SubmitEvent};
 use crate::list::Links;
 use crate::outbox::Outbox;
@@ -182,7 +183,17 @@ impl<B: Body> State<B> {
     ) {
         let Some(client) = self.clients.get_mut(key) else { return };
         while let Some(taken) = client.results.next_acknowledged(count) {
-            let Some(task_key) = taken else { continue };
+            let task_key = match taken {
+                InLine::Answer => continue,
+                InLine::Result(key) => key,
+                InLine::Update(update) => {
+                    let bytes = self.progress.forget_stream(update);
+                    client.results.remove_ahead(bytes);
+                    client.stream_bytes -= bytes;
+                    self.bytes -= bytes;
+                    continue;
+                }
+            };
             let Some(task) = self.tasks.get_mut(task_key) else { continue };
             task.client = None;
             client.results.remove_ahead(task.end_bytes());
@@ -195,6 +206,9 @@ impl<B: Body> State<B> {
             }
         }
         self.send_results(key, out);
+        if !self.progress.holds_nobody() {
+            self.let_go(out);
+        }
     }
 
     pub(crate) fn on_cancel(
@@ -273,9 +287,18 @@ impl<B: Body> State<B> {
         }
         client.results.restart();
         while let Some(result) = client.results.next_unsent() {
-            if let Some(task_key) = result {
-                self.forget_if_over(task_key);
+            match result {
+                InLine::Answer => {}
+                InLine::Result(task) => self.forget_if_over(task),
+                InLine::Update(update) => self.bytes -= self.progress.forget_stream(update),
             }
+        }
+        for task in client.latest {
+            let waiting = self.progress.take_latest(task);
+            self.drop_update(waiting);
+        }
+        if !self.progress.holds_nobody() {
+            self.let_go(out);
         }
     }
 

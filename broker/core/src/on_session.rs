@@ -52,6 +52,8 @@ impl<B: Body> State<B> {
             taken: 0,
             acknowledged: 0,
             unacknowledged_bytes: 0,
+            acknowledged_max: u64::MAX,
+            held_bytes: 0,
             aliases: Vec::new(),
             timer,
         };
@@ -174,6 +176,7 @@ impl<B: Body> State<B> {
     pub(crate) fn end_session(&mut self, conn: Conn) {
         let Some(session) = self.sessions.remove(conn) else { return };
         self.timers.cancel(session.timer);
+        self.forget_hold(conn, &session);
         for service in session.aliases.into_iter().flatten() {
             self.services.at_mut(service).aliases -= 1;
             self.services.release(service);

@@ -415,7 +415,7 @@ impl<B: Body> State<B> {
     }
 
     #[inline]
-    fn worker_of(
+    pub(crate) fn worker_of(
         &mut self,
         conn: Conn,
         command: &str,

@@ -2,7 +2,7 @@
 
 use pinmesh_protocol::command::{FromBroker, StageTimes};
 use pinmesh_protocol::id::{Dispatch, PeerId, RequestId, Submission, TaskId};
-use pinmesh_protocol::status::Status;
+use pinmesh_protocol::status::{ProgressKind, Status};
 
 use crate::event::Conn;
 
@@ -46,6 +46,21 @@ pub struct ResultHead {
     pub retry_after_ns: Option<u64>,
 }
 
+/// PROGRESS without its payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProgressHead {
+    /// The request.
+    pub request_id: RequestId,
+    /// The submission.
+    pub submission: Submission,
+    /// Which sending of the task says it.
+    pub dispatch: Dispatch,
+    /// Counts up within the attempt.
+    pub sequence: u64,
+    /// How it is delivered.
+    pub kind: ProgressKind,
+}
+
 /// The payload of a RESULT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ResultBody<'a, B> {
@@ -64,6 +79,9 @@ pub trait Outbox<B> {
 
     /// The final word on a request, to its client.
     fn result(&mut self, to: Conn, head: &ResultHead, body: ResultBody<'_, B>);
+
+    /// An update of a running task, to its client.
+    fn progress(&mut self, to: Conn, head: &ProgressHead, body: &B);
 
     /// Any other command.
     fn send(&mut self, to: Conn, command: FromBroker<'_>);

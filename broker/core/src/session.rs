@@ -26,6 +26,10 @@ pub(crate) struct Session {
     /// Bytes of the tasks whose ends were taken and are not acknowledged: its sender counts them
     /// in its window until they are.
     pub(crate) unacknowledged_bytes: u64,
+    /// Ends beyond this number are not acknowledged for now; `u64::MAX`: all may be.
+    pub(crate) acknowledged_max: u64,
+    /// Bytes of updates that came since then.
+    pub(crate) held_bytes: u64,
     pub(crate) aliases: Vec<Option<ServiceKey>>,
     pub(crate) timer: TimerKey,
 }
@@ -47,12 +51,13 @@ impl Session {
     /// What ACK has to say, if anything.
     #[inline]
     pub(crate) fn acknowledge(&mut self) -> Option<u64> {
-        if self.taken == self.acknowledged {
+        let count = self.taken.min(self.acknowledged_max);
+        if count <= self.acknowledged {
             return None;
         }
-        self.acknowledged = self.taken;
+        self.acknowledged = count;
         self.unacknowledged_bytes = 0;
-        Some(self.taken)
+        Some(count)
     }
 }
 

@@ -47,7 +47,9 @@ keys! {
     /// What waits in one class of a service for one client.
     FlowKey,
     /// One class of a service in a group of workers.
-    MemberKey
+    MemberKey,
+    /// An update of a running task.
+    UpdateKey
 }
 
 struct Entry<T> {

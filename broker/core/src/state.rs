@@ -8,7 +8,7 @@ use pinmesh_protocol::command::StageTimes;
 use pinmesh_protocol::id::PeerId;
 use pinmesh_protocol::status::Status;
 
-use crate::client::Client;
+use crate::client::{Client, InLine};
 use crate::config::CoreConfig;
 use crate::event::{Body, Conn};
 use crate::flow::Flows;
@@ -16,6 +16,7 @@ use crate::group::Group;
 use crate::inherited::Inherited;
 use crate::ledger::Ledger;
 use crate::outbox::Outbox;
+use crate::progress::Progress;
 use crate::service::Services;
 use crate::session::{Peer, Sessions};
 use crate::slab::{ClientKey, GroupKey, HostKey, Key, ServiceKey, Slab, TaskKey, WorkerKey};
@@ -65,6 +66,7 @@ pub(crate) struct State<B> {
     pub(crate) peers: BTreeMap<PeerId, Peer>,
     pub(crate) places: BTreeMap<Place, WorkerKey>,
     pub(crate) inherited: Inherited<B>,
+    pub(crate) progress: Progress<B>,
     pub(crate) sessions: Sessions,
     pub(crate) timers: TimerWheel<Wake>,
     pub(crate) ledger: Ledger,
@@ -92,6 +94,7 @@ impl<B: Body> State<B> {
             peers: BTreeMap::new(),
             places: BTreeMap::new(),
             inherited: Inherited::new(),
+            progress: Progress::new(),
             sessions: Sessions::new(),
             timers: TimerWheel::new(),
             ledger: Ledger::default(),
@@ -129,9 +132,12 @@ impl<B: Body> State<B> {
         if let Some(stages) = &stages {
             out.stages(stages);
         }
+        if !self.progress.is_silent() {
+            self.end_progress(key);
+        }
         let Some(owner) = owner else { unreachable!("only an ended task is acknowledged") };
         match self.clients.get_mut(owner) {
-            Some(client) => client.results.push(Some(key)),
+            Some(client) => client.results.push(InLine::Result(key)),
             None => return self.forget_if_over(key),
         }
         self.send_results(owner, out);
@@ -144,16 +150,34 @@ impl<B: Body> State<B> {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(conn) = client.conn.filter(|_| !client.is_full) else { return };
         while let Some(next) = client.results.first_unsent() {
-            let task = next.and_then(|key| self.tasks.get(key));
-            if let Some((head, body)) = task.and_then(Task::result) {
-                let bytes = task.map_or(0, Task::end_bytes);
-                if !client.results.may_send(bytes, self.config.results_ahead_bytes) {
-                    return;
+            match next {
+                InLine::Answer => {}
+                InLine::Result(key) => {
+                    let task = self.tasks.get(key);
+                    if let Some((head, body)) = task.and_then(Task::result) {
+                        let bytes = task.map_or(0, Task::end_bytes);
+                        if !client.results.may_send(bytes, self.config.results_ahead_bytes) {
+                            return;
+                        }
+                        client.results.add_ahead(bytes);
+                        out.result(conn, &head, body);
+                    }
                 }
-                client.results.add_ahead(bytes);
-                out.result(conn, &head, body);
+                InLine::Update(key) => {
+                    if let Some(update) = self.progress.updates.get(key) {
+                        let bytes = update.kept_bytes();
+                        if !client.results.may_send(bytes, self.config.results_ahead_bytes) {
+                            return;
+                        }
+                        client.results.add_ahead(bytes);
+                        out.progress(conn, &update.head, &update.body);
+                    }
+                }
             }
             client.results.next_unsent();
+        }
+        if !client.latest.is_empty() {
+            self.send_latest(key, out);
         }
     }
 

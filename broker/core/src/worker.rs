@@ -54,6 +54,8 @@ pub(crate) struct Worker {
     pub(crate) beside: u32,
     /// Its batch could not be sent.
     pub(crate) is_full: bool,
+    /// The client of a task that it runs has too many updates to take.
+    pub(crate) is_held_up: bool,
     /// It gave a task back: fed no more before this.
     pub(crate) parked_until: Option<Time>,
     /// The host's lease runs.
@@ -98,6 +100,7 @@ impl Worker {
             in_flight_bytes: 0,
             beside: 0,
             is_full: false,
+            is_held_up: false,
             parked_until: None,
             has_lease: false,
             level: None,
@@ -119,6 +122,7 @@ impl Worker {
         self.state == WorkerState::Serving
             && self.has_lease
             && !self.is_full
+            && !self.is_held_up
             && self.parked_until.is_none()
             && self.held() < self.window_tasks
             && (self.in_flight_bytes < self.window_bytes || self.in_flight.is_empty())

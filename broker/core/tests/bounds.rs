@@ -1,8 +1,8 @@
 //! Counts and limits on both sides of where they begin to matter.
 
 use pinmesh_core::{
-    Body, Broker, Conn, CoreConfig, Event, Outbox, ResultBody, ResultHead, Side, Span, SubmitEvent,
-    TaskHead, Time,
+    Body, Broker, Conn, CoreConfig, Event, Outbox, ProgressHead, ResultBody, ResultHead, Side,
+    Span, SubmitEvent, TaskHead, Time,
 };
 use pinmesh_protocol::command::{Attempts, FromBroker, Held, ServiceAlias, ServiceRef, StageTimes};
 use pinmesh_protocol::id::{
@@ -179,6 +179,7 @@ struct Nowhere;
 impl Outbox<Plain> for Nowhere {
     fn task(&mut self, _: Conn, _: &TaskHead, _: &Plain) {}
     fn result(&mut self, _: Conn, _: &ResultHead, _: ResultBody<'_, Plain>) {}
+    fn progress(&mut self, _: Conn, _: &ProgressHead, _: &Plain) {}
     fn send(&mut self, _: Conn, _: FromBroker<'_>) {}
     fn close(&mut self, _: Conn) {}
     fn stages(&mut self, _: &StageTimes) {}

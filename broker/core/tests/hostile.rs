@@ -227,7 +227,7 @@ fn events_of_sockets_that_are_gone_are_harmless() {
         Event::BatchEnd(client),
         Event::Full(client),
         Event::Sendable(client),
-        Event::Ignored(client),
+        Event::Ack(client, 1),
         Event::Goodbye(client),
     ] {
         sim.event(event);

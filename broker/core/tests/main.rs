@@ -14,6 +14,7 @@ mod inherited;
 mod losses;
 mod operator;
 mod overload;
+mod progress;
 mod ready;
 mod results;
 mod scheduling;

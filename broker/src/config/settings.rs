@@ -250,6 +250,14 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         section: "limits",
+        key: "client_stream_bytes",
+        doc: "`stream` updates of running tasks that wait for a client's ACK; past it their \
+              handlers wait in `emit`. All clients together: `memory`.",
+        set: |c, v| v.bytes(1_024, MEMORY_MAX).map(|value| c.core.stream_bytes_max = value),
+        show: |c| quoted(show_bytes(c.core.stream_bytes_max)),
+    },
+    Setting {
+        section: "limits",
         key: "sessions",
         doc: "Clients, workers and supervisors together; the next one is refused.",
         set: |c, v| v.count_u32(1, 1_000_000).map(|value| c.core.sessions_max = value),

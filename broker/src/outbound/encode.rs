@@ -1,9 +1,9 @@
 //! Each effect, encoded where it is to be sent from.
 
-use pinmesh_core::{Body as _, Conn, Outbox, ResultBody, ResultHead, TaskHead};
+use pinmesh_core::{Body as _, Conn, Outbox, ProgressHead, ResultBody, ResultHead, TaskHead};
 use pinmesh_protocol::codec::{write_ack, write_from_broker, write_result, write_task};
 use pinmesh_protocol::command::{
-    FromBroker, Heartbeat, Payload, ServiceRef, StageTimes, Task, TaskResult,
+    ClientProgress, FromBroker, Heartbeat, Payload, ServiceRef, StageTimes, Task, TaskResult,
 };
 use pinmesh_protocol::id::ContentType;
 use pinmesh_protocol::limits::{FRAME_BYTES_MAX, SILENCE_BYTES_PER_S};
@@ -98,6 +98,24 @@ impl Outbox<Body> for Outbound {
             retry_after_ns: head.retry_after_ns,
         };
         write_result(batch.bytes_mut(), &result);
+        batch.count();
+    }
+
+    fn progress(&mut self, to: Conn, head: &ProgressHead, body: &Body) {
+        self.announce(to, body);
+        let Some(connection) = self.room(to) else { return };
+        let batch = &mut connection.batch;
+        let payload = payload(batch, body);
+        let progress = ClientProgress {
+            request_id: head.request_id,
+            submission: head.submission,
+            dispatch: head.dispatch,
+            sequence: head.sequence,
+            kind: head.kind,
+            content_type: body.content_type(),
+            payload,
+        };
+        write_from_broker(batch.bytes_mut(), &FromBroker::Progress(progress));
         batch.count();
     }
 

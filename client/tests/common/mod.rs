@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use pinmesh_protocol::codec::write_from_broker;
 use pinmesh_protocol::command::{
-    FromBroker, Payload, ServiceRef, StageTimes, Submit, TaskResult, ToBroker, Welcome,
+    ClientProgress, FromBroker, Payload, ServiceRef, StageTimes, Submit, TaskResult, ToBroker,
+    Welcome,
 };
-use pinmesh_protocol::id::{ContentType, Epoch, RequestId, Submission};
-use pinmesh_protocol::status::Status;
+use pinmesh_protocol::id::{ContentType, Dispatch, Epoch, RequestId, Submission};
+use pinmesh_protocol::status::{ProgressKind, Status};
 use pinmesh_protocol::{BatchReader, BatchWriter};
 use pinmesh_transport::{
     Context, ContextOptions, Frame, Message, Poller, Router, RoutingId, SendOutcome, SocketOptions,
@@ -55,6 +56,8 @@ pub(crate) struct Seen {
     pub(crate) hellos: usize,
     pub(crate) goodbyes: usize,
     pub(crate) acked: u64,
+    /// PROGRESS sent.
+    pub(crate) updates: u64,
 }
 
 pub(crate) struct FakeBroker {
@@ -268,10 +271,24 @@ impl Broker {
             }
             "busy" if submission.0 == 1 => self.end(held, Status::Busy),
             "busy" => self.end(held, Status::Ok),
-            "fail" => {
-                held.payload = b"boom".to_vec();
-                held.content_type = ContentType::TEXT;
-                self.end(held, Status::Failed);
+            "fail" => self.fail(held),
+            "held or fails" if held.payload == [5] => self.fail(held),
+            "held or fails" => self.held.push(held),
+            "odd fails" if held.payload.last().is_some_and(|n| n % 2 == 1) => self.fail(held),
+            "odd fails" => self.end(held, Status::Ok),
+            "steps" => {
+                for sequence in 1..=u64::from(held.payload[0]) {
+                    self.update(&held, (ProgressKind::Stream, sequence), 0);
+                }
+                let last = u64::from(held.payload[0]) + 1;
+                self.update(&held, (ProgressKind::Latest, last), 0);
+                self.end(held, Status::Ok);
+            }
+            "long steps" => {
+                for sequence in 1..=u64::from(held.payload[0]) {
+                    self.update(&held, (ProgressKind::Stream, sequence), 1 << 20);
+                }
+                self.end(held, Status::Ok);
             }
             // As the worker's own sha256 would be: an answer that tells inputs apart.
             "length" => {
@@ -284,6 +301,37 @@ impl Broker {
                 self.end(held, Status::NoService);
             }
         }
+    }
+
+    fn fail(&mut self, mut held: Held) {
+        held.payload = b"boom".to_vec();
+        held.content_type = ContentType::TEXT;
+        self.end(held, Status::Failed);
+    }
+
+    /// An update of a number, or of so many bytes.
+    fn update(&mut self, held: &Held, (kind, sequence): (ProgressKind, u64), bytes: usize) {
+        let mut batch = BatchWriter::new();
+        let (number, long) = ([sequence as u8], vec![0; bytes]);
+        let payload = match bytes {
+            0 => Payload::Inline(&number),
+            _ => Payload::Frames(batch.attach([(Frame::copy_of(&long), bytes)])),
+        };
+        let progress = ClientProgress {
+            request_id: held.id,
+            submission: held.submission,
+            dispatch: Dispatch(1),
+            sequence,
+            kind,
+            content_type: ContentType::MSGPACK,
+            payload,
+        };
+        write_from_broker(batch.bytes_mut(), &FromBroker::Progress(progress));
+        batch.count();
+        let mut attachments = std::mem::take(batch.attachments_mut());
+        let sent = self.router.send(held.to, batch.bytes(), &mut attachments).unwrap();
+        assert_ne!(sent, SendOutcome::Full);
+        self.note(|seen| seen.updates += 1);
     }
 
     fn end(&mut self, held: Held, status: Status) {

@@ -41,6 +41,11 @@ pub const DEPTH_MAX: usize = 8;
 pub const PAYLOAD_DEPTH_MAX: usize = 64;
 /// The most tasks that a window may grant.
 pub const WINDOW_TASKS_MAX: u32 = 1_000_000;
+/// Bytes of `stream` updates that a worker may have unacknowledged, or one update: for each its
+/// payload and [`UPDATE_OVERHEAD_BYTES`].
+pub const STREAM_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// What an update counts beside its payload, bytes, so that bounds hold for empty ones too.
+pub const UPDATE_OVERHEAD_BYTES: u64 = 128;
 /// Rate at which a payload over [`FRAME_BYTES_MAX`] is taken to move when a sender announces its
 /// silence, bytes a second.
 pub const SILENCE_BYTES_PER_S: u64 = 256 * 1024;

@@ -70,6 +70,8 @@ pub struct Client<B> {
     deadlines: usize,
     /// When to look for passed deadlines next, if it is on us to do so.
     expiry_at: Time,
+    /// Nothing is acknowledged for now.
+    is_held: bool,
     is_closed: bool,
     counters: ClientCounters,
 }
@@ -91,6 +93,7 @@ impl<B> Client<B> {
             pings: VecDeque::new(),
             deadlines: 0,
             expiry_at: Time(0),
+            is_held: false,
             is_closed: false,
             counters: ClientCounters::default(),
             config,
@@ -114,6 +117,7 @@ impl<B> Client<B> {
             }
             ClientEvent::Service(name) => self.on_service(name),
             ClientEvent::Cancel(request_id, how) => self.on_cancel(request_id, how, outbox),
+            ClientEvent::Hold(is_held) => self.on_hold(is_held, outbox),
             ClientEvent::Ping(token) => self.on_ping(now, token, outbox),
             ClientEvent::Malformed(link, code) => {
                 self.refuse(now, link, code, "malformed command", outbox);
@@ -222,14 +226,26 @@ impl<B> Client<B> {
     }
 
     fn on_batch_end<O: ClientOutbox<B>>(&mut self, now: Time, link: LinkId, outbox: &mut O) {
+        self.acknowledge(link, outbox);
+        self.pump(now, outbox);
+    }
+
+    fn acknowledge<O: ClientOutbox<B>>(&mut self, link: LinkId, outbox: &mut O) {
         let at = usize::from(link.0);
         if let Some(session) = self.links.get_mut(at).and_then(Link::session_mut)
             && session.taken > session.acked
+            && !self.is_held
         {
             session.acked = session.taken;
             outbox.send(link, &ToBroker::Ack(session.acked));
         }
-        self.pump(now, outbox);
+    }
+
+    fn on_hold<O: ClientOutbox<B>>(&mut self, is_held: bool, outbox: &mut O) {
+        self.is_held = is_held;
+        for link in self.link_ids() {
+            self.acknowledge(link, outbox);
+        }
     }
 
     fn on_cancel<O: ClientOutbox<B>>(

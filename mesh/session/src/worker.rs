@@ -10,6 +10,7 @@ mod hot;
 mod link;
 #[cfg(test)]
 mod tests;
+mod updates;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -29,6 +30,7 @@ use crate::acks::Acks;
 use crate::slots::Lease;
 use held::HeldTasks;
 use link::{Backoff, Link, Open, WELCOME_WAIT_NS};
+use updates::Updates;
 
 /// How long a task waits for the lease of its broker to show up on the page before it goes back.
 pub const LEASE_WAIT_NS: u64 = 1_000_000_000;
@@ -90,6 +92,10 @@ pub trait WorkerOutbox<E> {
     /// Sends an end, for the first time or again, and leaves it as it is: it may be needed once
     /// more.
     fn send_end(&mut self, end: &mut E);
+    /// An update of kind `stream` is acknowledged.
+    fn drop_update(&mut self, update: E) {
+        drop(update);
+    }
     /// The task of this index is gone: it was returned, recalled or acknowledged. With the end if
     /// it had one.
     fn forget(&mut self, index: u32, end: Option<E>);
@@ -127,6 +133,11 @@ enum Kept<E> {
         bytes: u64,
         end: E,
     },
+    /// PROGRESS of kind `stream`.
+    Update {
+        bytes: u64,
+        update: E,
+    },
     /// RETURN or RECALLED. Not kept for the next session: what its READY does not list goes back
     /// by that.
     Back,
@@ -140,6 +151,7 @@ pub struct WorkerSession<E> {
     held: HeldTasks,
     acks: Acks<Kept<E>>,
     ends_bytes: u64,
+    updates: Updates<E>,
     backoff: Backoff,
     lease: Option<Lease>,
     /// Term of the lease when this socket was opened.
@@ -156,6 +168,7 @@ impl<E> WorkerSession<E> {
             held: HeldTasks::new(config.window_tasks, config.window_bytes),
             acks: Acks::new(),
             ends_bytes: 0,
+            updates: Updates::new(),
             backoff: Backoff::new(config.seed),
             lease: None,
             term: 0,
@@ -278,9 +291,9 @@ impl<E> WorkerSession<E> {
         self.acks.restart();
         self.let_go_too_long(welcome.payload_bytes_max, out);
         self.send_ready(out);
-        self.announce(now, self.ends_bytes, out);
+        self.announce(now, self.ends_bytes + self.updates.bytes, out);
         for kept in self.acks.iter_mut() {
-            if let Kept::Done { end, .. } = kept {
+            if let Kept::Done { end, .. } | Kept::Update { update: end, .. } = kept {
                 out.send_end(end);
             }
         }
@@ -336,7 +349,7 @@ impl<E> WorkerSession<E> {
         let mut kept = core::mem::take(&mut self.acks);
         kept.restart();
         kept.take(kept.len() as u64, |kept| {
-            if matches!(kept, Kept::Done { .. }) {
+            if !matches!(kept, Kept::Back) {
                 self.acks.push(kept);
             }
         });
@@ -347,12 +360,18 @@ impl<E> WorkerSession<E> {
             return;
         }
         let (held, ends_bytes) = (&mut self.held, &mut self.ends_bytes);
-        let is_sound = self.acks.take(n, |kept| {
-            if let Kept::Done { index, bytes, end } = kept {
+        let updates = &mut self.updates;
+        let is_sound = self.acks.take(n, |kept| match kept {
+            Kept::Done { index, bytes, end } => {
                 held.remove(index);
                 *ends_bytes -= bytes;
                 out.forget(index, Some(end));
             }
+            Kept::Update { bytes, update } => {
+                updates.remove(bytes);
+                out.drop_update(update);
+            }
+            Kept::Back => {}
         });
         if !is_sound {
             return self.refuse(now, RefusedCode::NotAllowed, "ACK of what was not sent", out);

@@ -8,11 +8,12 @@ use pinmesh_session::slots::SlotState;
 use pinmesh_session::worker::Event;
 use pinmesh_transport::{Frame, TransportError};
 
-use super::{Link, MESSAGES_MAX, RunLoop};
+use super::wire::Wire;
+use super::{Link, MESSAGES_MAX};
 use crate::clock;
 use crate::page::StatusPage;
 
-impl RunLoop {
+impl Wire {
     /// Reads what is there, up to a bound for each broker. Whether every socket was read empty.
     pub(super) fn receive(&mut self) -> Result<bool, TransportError> {
         let mut is_empty = true;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pinmesh_protocol::batch::BatchWriter;
 use pinmesh_protocol::codec::{write_done, write_to_broker};
-use pinmesh_protocol::command::{Done, FrameSpan, Payload, ToBroker};
+use pinmesh_protocol::command::{Done, FrameSpan, Payload, ToBroker, WorkerProgress};
 use pinmesh_protocol::limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX};
 use pinmesh_session::Time;
 use pinmesh_session::slots::{BrokerIndex, SLOTS};
@@ -32,11 +32,23 @@ pub(super) struct End {
 
 /// A task's payload while the task is held.
 #[derive(Debug, Default)]
-enum Stored {
+pub(super) enum Stored {
     #[default]
     Empty,
     Inline(Vec<u8>),
     Frames(Vec<Frame>),
+}
+
+impl Stored {
+    /// As the handler sees it.
+    pub(super) fn input(&self) -> Input<'_> {
+        let pieces = match self {
+            Self::Empty => Pieces::One(&[]),
+            Self::Inline(bytes) => Pieces::One(bytes),
+            Self::Frames(frames) => Pieces::Frames(frames),
+        };
+        Input { pieces }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -239,13 +251,14 @@ impl LinkIo {
         None
     }
 
-    pub(super) fn input(&self, index: u32) -> Input<'_> {
-        let pieces = match &self.places[index as usize].input {
-            Stored::Empty => Pieces::One(&[]),
-            Stored::Inline(bytes) => Pieces::One(bytes),
-            Stored::Frames(frames) => Pieces::Frames(frames),
-        };
-        Input { pieces }
+    /// Lends the payload of a task to its handler.
+    pub(super) fn take_input(&mut self, index: u32) -> Stored {
+        std::mem::take(&mut self.places[index as usize].input)
+    }
+
+    /// Takes it back, to be dropped with the task's place.
+    pub(super) fn put_input_back(&mut self, index: u32, input: Stored) {
+        self.places[index as usize].input = input;
     }
 
     fn drop_input(&mut self, index: u32) {
@@ -277,6 +290,26 @@ impl LinkIo {
         write_done(&mut head, &Done { payload: Payload::Frames(span), ..done });
         let kept = (head.len() + bytes) as u64;
         (End { head, frames }, kept)
+    }
+}
+
+impl LinkIo {
+    /// An update, encoded, to be kept as an end is.
+    pub(super) fn encode_update(&mut self, progress: WorkerProgress<'_>, payload: &[u8]) -> End {
+        let mut head = self.buffer();
+        let frames = match payload.len() {
+            0..INLINE_BYTES_MAX => Vec::new(),
+            _ => cut(payload.to_vec()),
+        };
+        let payload = match frames.len() {
+            0 => Payload::Inline(payload),
+            count => {
+                let bytes = payload.len() as u64;
+                Payload::Frames(FrameSpan { first: 1, frames: count as u32, bytes })
+            }
+        };
+        write_to_broker(&mut head, &ToBroker::Progress(WorkerProgress { payload, ..progress }));
+        End { head, frames }
     }
 }
 
@@ -348,6 +381,10 @@ impl WorkerOutbox<End> for LinkIo {
             debug_assert_eq!(span.first, 1, "a message carries the frames of one payload");
         }
         self.wrote();
+    }
+
+    fn drop_update(&mut self, update: End) {
+        self.recycle(update.head);
     }
 
     fn forget(&mut self, index: u32, end: Option<End>) {

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 
 use pinmesh_histogram::Stage;
 use pinmesh_protocol::command::{Done, Payload};
@@ -11,13 +12,14 @@ use pinmesh_session::Time;
 
 use super::RunLoop;
 use super::link::Ticket;
+use super::speaker::Speaker;
 use crate::clock;
 use crate::handler::{Context, Input, Output, Service};
 
 impl RunLoop {
     /// Runs one handler. Returns when it ended, which is when the next one starts.
     pub(super) fn run_one(&mut self, index: usize, ticket: Ticket, started: Time) -> Time {
-        let link = &mut self.links[index];
+        let link = &mut self.wire.links[index];
         let Some(&task) = link.session.task(ticket.index) else { return started };
         let slot = link.io.slot(ticket.index);
         if let Some(page) = &self.page
@@ -28,11 +30,27 @@ impl RunLoop {
         }
         let slot_shown = self.page.as_deref().map(|page| (page, slot));
         let limit = link.session.payload_bytes_max();
-        let context = Context { task: &task, started, slot: slot_shown, payload_bytes_max: limit };
-        let input = link.io.input(ticket.index);
+        let stored = link.io.take_input(ticket.index);
+        let speaker = Mutex::new(Speaker {
+            wire: &mut self.wire,
+            link: index,
+            attempt: task.attempt,
+            slot,
+            sequence: 0,
+            payload_bytes_max: limit,
+        });
+        let context = Context {
+            task: &task,
+            started,
+            slot: slot_shown,
+            payload_bytes_max: limit,
+            voice: &speaker,
+        };
         let service = &mut self.services[task.service as usize];
-        let status = call(service, &context, input, &mut self.output, limit);
+        let status = call(service, &context, stored.input(), &mut self.output, limit);
         let ended = clock::now();
+        let link = &mut self.wire.links[index];
+        link.io.put_input_back(ticket.index, stored);
         if let Some(page) = &self.page {
             page.end(slot);
         }

@@ -1,8 +1,10 @@
 //! The loop against a broker of a few lines, in one process, over real sockets.
 
 mod fake;
+mod updates;
 
 use pinmesh_transport::SocketOptions;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 

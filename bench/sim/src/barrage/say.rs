@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use pinmesh_core::{
-    AdminCommand, Conn, DoneEvent, DrainTarget, Event, Purge, ServiceLimits, SubmitEvent, Time,
+    AdminCommand, Conn, DoneEvent, DrainTarget, Event, ProgressEvent, Purge, ServiceLimits,
+    SubmitEvent, Time,
 };
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::command::{
@@ -14,7 +15,7 @@ use pinmesh_protocol::id::{
     AttemptId, ContentType, Dispatch, Epoch, Incarnation, Priority, RequestId, Slot, Submission,
     TaskId,
 };
-use pinmesh_protocol::status::{EndStatus, HeldState, LossKind, Role};
+use pinmesh_protocol::status::{EndStatus, HeldState, LossKind, ProgressKind, Role};
 
 use super::{Barrage, CLIENTS, HOSTS, Peer, Sending, WORKERS, id_of};
 use crate::clock::{MS, S};
@@ -171,7 +172,7 @@ impl Barrage {
     }
 
     /// An attempt for this peer to speak of: its own, but for one in ten.
-    fn some_attempt(&mut self, conn: Option<Conn>) -> AttemptId {
+    pub(super) fn some_attempt(&mut self, conn: Option<Conn>) -> AttemptId {
         let conn = conn.filter(|_| !self.random.one_in(10));
         let sending = self.some_sending(conn).or_else(|| self.some_sending(None));
         let mut attempt = sending.map_or(self.earlier().attempt, |sending| sending.attempt);
@@ -217,6 +218,7 @@ impl Barrage {
                 self.event(Event::Window(conn, window))
             }
             4 if self.random.one_in(4) => self.ready(at),
+            5..=8 => self.progress(conn, attempt),
             _ => {
                 let status = match self.random.below(6) {
                     0 => EndStatus::Failed,
@@ -229,6 +231,22 @@ impl Barrage {
                 self.event(Event::Done(conn, done))
             }
         }
+    }
+
+    /// An update of an attempt; most have the next number of all.
+    pub(super) fn progress(&mut self, conn: Conn, attempt: AttemptId) -> Result<(), String> {
+        self.updates += u64::from(!self.random.one_in(6));
+        let sequence = match self.random.below(12) {
+            0 => self.random.below(4),
+            1 => self.updates.saturating_sub(self.random.below(5)),
+            _ => self.updates,
+        };
+        let kind = match self.random.one_in(3) {
+            true => ProgressKind::Latest,
+            false => ProgressKind::Stream,
+        };
+        let body = self.body();
+        self.event(Event::Progress(conn, ProgressEvent { attempt, sequence, kind, body }))
     }
 
     /// READY, in one part or more; what it lists is what it was sent, or the like.

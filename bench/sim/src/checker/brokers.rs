@@ -21,6 +21,9 @@ const LOOK_EVERY: u64 = 16;
 /// Bytes that the mesh's own words on a task's end have at most.
 const TEXT_BYTES_MAX: u64 = 160;
 
+/// Bytes of updates that a worker that is held up may still send.
+const HELD_BYTES_MAX: u64 = 64 * 1024;
+
 /// The latest sending of a task.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SentSeen {
@@ -112,6 +115,8 @@ impl Checker {
             (Count::Adopted, ledger.adopted),
             (Count::StaleEnd, ledger.stale_ends),
             (Count::ForeignEnd, ledger.foreign_ends),
+            (Count::UpdateStale, ledger.stale_updates),
+            (Count::HeldUp, ledger.held_up),
             (Count::Malformed, ledger.malformed),
             (Count::NoSession, ledger.no_session),
         ] {
@@ -200,7 +205,10 @@ impl Checker {
             world.counters.add_many(Count::ClientDropped, before.clients - after.clients);
         }
         let Some(life) = self.lives.get(&epoch) else { return };
-        let most = life.config.memory_bytes_max + after.tasks * TEXT_BYTES_MAX;
+        // What is told while tasks run may take as much again, and what their workers have unsent.
+        let most = 2 * life.config.memory_bytes_max
+            + after.tasks * TEXT_BYTES_MAX
+            + after.workers * HELD_BYTES_MAX;
         if after.bytes > most {
             self.fail(format!("epoch {epoch}: {} bytes held, {most} allowed", after.bytes));
         }
@@ -242,7 +250,10 @@ impl Checker {
                     self.fail(format!("epoch {epoch}: {owner:?} is refused: {code}"));
                 }
             }
-            Effect::Send { .. } | Effect::Close(_) | Effect::Stages(_) => {}
+            Effect::Progress { .. }
+            | Effect::Send { .. }
+            | Effect::Close(_)
+            | Effect::Stages(_) => {}
         }
     }
 

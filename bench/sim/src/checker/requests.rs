@@ -155,7 +155,7 @@ impl Checker {
             Payload::Frames(_) => None,
         };
         if let Some(output) = output.filter(|_| result.stages.is_some()) {
-            let Some((of, _, status)) = self.outputs.get(&output.token) else {
+            let Some((of, attempt, status)) = self.outputs.get(&output.token) else {
                 return Some("no handler returned that");
             };
             if *of != key || output.key != key {
@@ -163,6 +163,13 @@ impl Checker {
             }
             if Status::from(*status) != result.status {
                 return Some("the handler ended otherwise");
+            }
+            // One that was handed to another broker meanwhile hears no more of this one.
+            if self.is_current(attempt.epoch)
+                && result.submission == asked.submission
+                && let Some(why) = self.unheard(key, *attempt)
+            {
+                return Some(why);
             }
         }
         let has_output = output.is_some() && result.stages.is_some();

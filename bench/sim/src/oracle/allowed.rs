@@ -101,6 +101,8 @@ impl Oracle {
             format!("it does not serve yet, or any more: {:?}", worker.presence)
         } else if !has_lease {
             "its host has no lease, or has not said HOST".into()
+        } else if worker.conn.is_some_and(|conn| self.sessions[&conn].held.is_some()) {
+            "it is held up by a client that does not take its updates".into()
         } else if worker.is_full {
             "its batch could not be sent".into()
         } else if worker.parked_until.is_some_and(|until| until > self.now) {

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use pinmesh_core::Conn;
+use pinmesh_core::{Conn, ProgressHead};
 use pinmesh_protocol::command::StageTimes;
 use pinmesh_protocol::id::{
     AttemptId, Dispatch, Incarnation, PeerId, Priority, RequestId, Slot, Submission, TaskId,
 };
+use pinmesh_protocol::limits::UPDATE_OVERHEAD_BYTES;
 use pinmesh_protocol::status::Status;
 
 use crate::record::Said;
@@ -38,7 +39,35 @@ pub(super) struct Session {
     pub(super) acknowledged: u64,
     /// Bytes of the tasks of those that are not.
     pub(super) unacknowledged_bytes: u64,
+    /// The most that is acknowledged, until this client has taken some of its updates.
+    pub(super) held: Option<(u64, PeerId)>,
+    /// Bytes of updates that came meanwhile.
+    pub(super) held_bytes: u64,
     pub(super) aliases: BTreeMap<u32, String>,
+}
+
+/// An update of a running task.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Update {
+    pub(super) age: Age,
+    pub(super) head: ProgressHead,
+    pub(super) payload: Box<[u8]>,
+}
+
+impl Update {
+    /// Bytes that it counts for.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.payload.len() as u64 + UPDATE_OVERHEAD_BYTES
+    }
+}
+
+/// What a client is told and acknowledges.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum InLine {
+    /// No task stands behind it.
+    Answer,
+    Result(Age),
+    Update(Update),
 }
 
 /// A client's process.
@@ -51,8 +80,10 @@ pub(super) struct Client {
     /// When it is dropped, while it has no session.
     pub(super) drop_at: Option<u64>,
     pub(super) requests: BTreeMap<RequestId, Age>,
-    /// RESULTs of this session that are not acknowledged; `None`: no task stands behind it.
-    pub(super) results: VecDeque<Option<Age>>,
+    /// What it was told in this session and has not acknowledged.
+    pub(super) results: VecDeque<InLine>,
+    /// Updates of kind `stream` that it has not been told in this session, in order.
+    pub(super) untold: VecDeque<Update>,
     pub(super) acknowledged: u64,
 }
 
@@ -161,6 +192,10 @@ pub(super) struct Task {
     pub(super) max_runtime: u64,
     pub(super) bytes: u64,
     pub(super) end: Option<End>,
+    /// The number of the latest update of which dispatch.
+    pub(super) said: (Dispatch, u64),
+    /// Of kind `latest`, not told yet.
+    pub(super) latest: Option<Update>,
     /// Its client was told of the end in this session.
     pub(super) is_told: bool,
     /// The broker's number for it, once that is known.

@@ -6,7 +6,7 @@ use pinmesh_protocol::id::{AttemptId, Dispatch, PeerId, TaskId};
 use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
 use pinmesh_protocol::status::{FetchState, RefusedCode, Status};
 
-use super::book::{Age, State, Task, Who, WorkerNo};
+use super::book::{Age, InLine, State, Task, Who, WorkerNo};
 use super::time::Due;
 use super::{Expected, Oracle};
 use crate::record::{Body, Effect, Sent};
@@ -53,7 +53,9 @@ impl Oracle {
             Effect::Send { to, command } => *to == conn && *command == refusal,
             _ => false,
         });
-        let unacknowledged = self.clients[&id].results.len() as u64;
+        let results = self.clients[&id].results.iter();
+        let unacknowledged =
+            results.filter(|told| !matches!(told, InLine::Update(_))).count() as u64;
         if is_refused && unacknowledged > u64::from(self.config.client_window_tasks) {
             self.ledger.refused += 1;
             return self.refuse_session(conn, RefusedCode::Window);
@@ -168,6 +170,8 @@ impl Oracle {
             max_runtime: options.max_runtime_ns.unwrap_or(self.config.max_runtime.0),
             bytes: submit.body.payload_bytes(),
             end: None,
+            said: (Dispatch(0), 0),
+            latest: None,
             is_told: false,
             id: None,
         };
@@ -248,6 +252,11 @@ impl Oracle {
 
     /// "I have taken the first n": of more than were sent, all.
     pub(super) fn on_results_taken(&mut self, id: PeerId, count: u64) {
+        self.take_results(id, count);
+        self.let_go();
+    }
+
+    fn take_results(&mut self, id: PeerId, count: u64) {
         loop {
             let Some(client) = self.clients.get_mut(&id) else { return };
             if client.acknowledged >= count {
@@ -255,7 +264,7 @@ impl Oracle {
             }
             let Some(result) = client.results.pop_front() else { return };
             client.acknowledged += 1;
-            let Some(age) = result else { continue };
+            let InLine::Result(age) = result else { continue };
             let Some(task) = self.tasks.get_mut(&age) else { continue };
             task.client = None;
             let request = task.request;
@@ -280,10 +289,12 @@ impl Oracle {
             }
             if let Some(task) = self.tasks.get_mut(&age) {
                 task.client = None;
+                task.latest = None;
             }
             self.forget_if_over(age);
         }
         self.clients.remove(&id);
+        self.let_go();
     }
 
     /// The number of a task that has just come in.

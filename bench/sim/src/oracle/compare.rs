@@ -15,7 +15,7 @@ use super::time::Due;
 use crate::record::{Body, Effect, Said};
 
 /// The longest words of the mesh on a task's end, bytes.
-const WORDS_MAX: u64 = 300;
+pub(super) const WORDS_MAX: u64 = 300;
 
 impl Oracle {
     /// Learns the number of a task that has come in.
@@ -151,6 +151,8 @@ impl Oracle {
         }
         let differences = [
             self.untold(),
+            self.untold_updates(),
+            self.held_for_nothing(),
             self.unacknowledged(batch_end),
             self.other_tasks(core),
             self.other_ledger(core.ledger()),
@@ -174,8 +176,10 @@ impl Oracle {
         let untold: Vec<(&Age, &Task)> = untold.collect();
         let is_held_up = |of: &Task| {
             let mut its = untold.iter().filter(|(_, task)| task.client == of.client);
-            of.client
-                .is_some_and(|id| its.any(|(age, _)| self.is_too_far_ahead(id, **age, WORDS_MAX)))
+            of.client.is_some_and(|id| {
+                self.is_update_far_ahead(id)
+                    || its.any(|(age, _)| self.is_too_far_ahead(id, **age, WORDS_MAX))
+            })
         };
         let missing = untold.iter().find(|(_, task)| !is_held_up(task));
         missing.map(|(_, task)| format!("no RESULT of {}: {:?}", name(task), task.end))
@@ -185,7 +189,8 @@ impl Oracle {
     fn unacknowledged(&self, batch_end: Option<Conn>) -> Option<String> {
         let conn = batch_end?;
         let session = self.sessions.get(&conn)?;
-        (session.taken != session.acknowledged)
+        let most = session.held.map_or(session.taken, |(most, _)| most.min(session.taken));
+        (most > session.acknowledged)
             .then(|| format!("no ACK {} to {conn:?} behind its message", session.taken))
     }
 
@@ -273,6 +278,7 @@ impl Oracle {
                 Some(Some(Said::Text(_)) | None) => words += WORDS_MAX,
             }
         }
+        least += self.update_bytes();
         least += self.inherited.values().map(Inherited::kept_bytes).sum::<u64>();
         if real != expected {
             return Some(format!("the broker holds {real:?}, not {expected:?}"));

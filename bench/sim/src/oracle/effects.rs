@@ -5,7 +5,7 @@ use pinmesh_core::{Conn, ResultHead};
 use pinmesh_protocol::id::{AttemptId, PeerId};
 use pinmesh_protocol::status::Status;
 
-use super::book::{Age, End, State, Who, WorkerNo};
+use super::book::{Age, End, InLine, State, Who, WorkerNo};
 use super::time::Due;
 use super::{Expected, Oracle, Piece};
 use crate::record::{Effect, Said, Sent};
@@ -18,6 +18,7 @@ impl Oracle {
                 self.on_task(*to, head, *bytes)
             }
             Effect::Result { to, head, said } => self.on_result(*to, head, said),
+            Effect::Progress { to, head, payload } => self.on_update(*to, head, payload),
             Effect::Send { to, command: Sent::Ack(count) } => self.on_ack_sent(*to, *count),
             Effect::Send { command: Sent::Cancel(cancel), .. } => {
                 self.expire_running(cancel.attempt);
@@ -89,10 +90,12 @@ impl Oracle {
 
     /// ACK may be said at any time, of all that was taken and not yet acknowledged.
     fn on_ack_sent(&mut self, to: Conn, count: u64) -> Result<(), String> {
+        self.drop_who_holds(to);
         let Some(session) = self.sessions.get_mut(&to) else {
             return Err(format!("ACK to {to:?}, who has no session"));
         };
-        if count != session.taken || count == session.acknowledged {
+        let most = session.held.map_or(session.taken, |(most, _)| most.min(session.taken));
+        if count != most || count <= session.acknowledged {
             return Err(format!(
                 "ACK {count}: {} ends were taken, {} of them acknowledged",
                 session.taken, session.acknowledged
@@ -114,7 +117,7 @@ impl Oracle {
             };
             self.answers.swap_remove(place);
             if let Some(client) = self.clients.get_mut(&id) {
-                client.results.push_back(None);
+                client.results.push_back(InLine::Answer);
             }
             return Ok(());
         }
@@ -137,11 +140,14 @@ impl Oracle {
         if let Some(task) = self.tasks.get_mut(&age) {
             task.is_told = true;
         }
+        if self.has_untold_updates(id, age) {
+            return Err(format!("RESULT {head:?} before its updates"));
+        }
         if self.is_too_far_ahead(id, age, 0) {
             return Err(format!("RESULT {head:?} is too far ahead of its ACKs"));
         }
         match self.clients.get_mut(&id) {
-            Some(client) if !client.is_full => client.results.push_back(Some(age)),
+            Some(client) if !client.is_full => client.results.push_back(InLine::Result(age)),
             _ => return Err(format!("RESULT {head:?} although its batch could not be sent")),
         }
         Ok(())
@@ -150,13 +156,26 @@ impl Oracle {
     /// RESULTs of so many bytes, or one, are sent ahead of their ACKs. Nobody but the broker knows
     /// how many bytes the mesh's own words on a task count for: `words` of them.
     pub(super) fn is_too_far_ahead(&self, id: PeerId, age: Age, words: u64) -> bool {
+        self.is_beyond(id, self.end_bytes(age, words), words)
+    }
+
+    /// Whether so many bytes more may not be sent to the client ahead of its ACKs.
+    pub(super) fn is_beyond(&self, id: PeerId, bytes: u64, words: u64) -> bool {
         let Some(client) = self.clients.get(&id) else { return false };
-        let bytes_of = |age: &Age| match self.tasks.get(age).and_then(|task| task.end.as_ref()) {
+        let told = client.results.iter().map(|told| match told {
+            InLine::Answer => 0,
+            InLine::Result(age) => self.end_bytes(*age, words),
+            InLine::Update(update) => update.bytes(),
+        });
+        let ahead: u64 = told.sum();
+        ahead > 0 && ahead + bytes > self.config.results_ahead_bytes
+    }
+
+    fn end_bytes(&self, age: Age, words: u64) -> u64 {
+        match self.tasks.get(&age).and_then(|task| task.end.as_ref()) {
             Some(End { said: Some(Said::Handler(bytes)), .. }) => bytes.len() as u64,
             _ => words,
-        };
-        let ahead: u64 = client.results.iter().flatten().map(bytes_of).sum();
-        ahead > 0 && ahead + bytes_of(&age) > self.config.results_ahead_bytes
+        }
     }
 
     /// A task of the client that has ended like this, and of which it was not told in this session.

@@ -37,6 +37,8 @@ impl Oracle {
             taken: 0,
             acknowledged: 0,
             unacknowledged_bytes: 0,
+            held: None,
+            held_bytes: 0,
             aliases: std::collections::BTreeMap::new(),
         };
         self.sessions.insert(conn, session);
@@ -84,8 +86,9 @@ impl Oracle {
     fn greet_client(&mut self, conn: Conn, id: PeerId, name: &str) -> Who {
         let client = self.clients.entry(id).or_default();
         let requests = std::mem::take(&mut client.requests);
+        let untold = client.updates();
         let name = name.to_owned();
-        *client = Client { name, conn: Some(conn), requests, ..Client::default() };
+        *client = Client { name, conn: Some(conn), requests, untold, ..Client::default() };
         for task in self.tasks.values_mut().filter(|task| task.client == Some(id)) {
             task.is_told = false;
         }
@@ -166,6 +169,7 @@ impl Oracle {
                 if let Some(client) = self.clients.get_mut(&id) {
                     client.conn = None;
                     client.drop_at = Some(at);
+                    client.untold = client.updates();
                     client.results.clear();
                 }
             }

@@ -33,6 +33,7 @@ impl Oracle {
             return self.fail(format!("the reference ends task {age} twice"));
         }
         task.state = State::Ended;
+        task.latest = None;
         let (stages, said) = end;
         task.end = Some(End { status, stages, said });
         if let Some(stages) = stages {

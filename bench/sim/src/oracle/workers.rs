@@ -11,7 +11,7 @@ use crate::record::{Body, Said};
 
 impl Oracle {
     /// The worker of a session; a session of anybody else is refused.
-    fn worker_of(&mut self, conn: Conn) -> Option<WorkerNo> {
+    pub(super) fn worker_of(&mut self, conn: Conn) -> Option<WorkerNo> {
         match self.sessions.get(&conn)?.who {
             Who::Worker(number) => Some(number),
             Who::Client(_) | Who::Host(_) => {

@@ -235,8 +235,13 @@ fn parse_act(words: &mut Words<'_>) -> Result<Ask, String> {
         return Err(words.unknown("what the request does"));
     };
     let is_obedient = words.take("and obeys a cancel");
+    let mut updates = 0;
+    if words.take("and says") {
+        updates = u8::try_from(words.number()?).map_err(|_| "at most 255 updates")?;
+        words.need("updates")?;
+    }
     Ok(Ask {
-        plan: Plan { key: Key::default(), act, duration, is_obedient },
+        plan: Plan { key: Key::default(), act, duration, is_obedient, updates },
         len: PAYLOAD_MIN,
         service: 0,
         priority: Priority::default(),

@@ -329,7 +329,7 @@ impl World {
                     self.links[conn.0 as usize].is_closed = true;
                     continue;
                 }
-                Effect::Stages(_) => continue,
+                Effect::Progress { .. } | Effect::Stages(_) => continue,
             };
             let link = &mut self.links[to.0 as usize];
             if !link.is_cut {

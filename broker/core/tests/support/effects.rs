@@ -1,6 +1,6 @@
 //! What the machine caused, with owned copies.
 
-use pinmesh_core::{Conn, Outbox, ResultBody, ResultHead, TaskHead};
+use pinmesh_core::{Conn, Outbox, ProgressHead, ResultBody, ResultHead, TaskHead};
 use pinmesh_protocol::command::{
     Accepted, CancelAttempt, FromBroker, Heartbeat, StageTimes, Welcome,
 };
@@ -13,6 +13,7 @@ use super::TestBody;
 pub(crate) enum Effect {
     Task(TaskSent),
     Result { to: Conn, head: ResultHead, body: Said },
+    Progress { to: Conn, head: ProgressHead, body: TestBody },
     Send { to: Conn, command: Sent },
     Close(Conn),
     Stages(StageTimes),
@@ -64,6 +65,10 @@ impl Outbox<TestBody> for Recorder {
             ResultBody::Text(text) => Said::Text(text.into()),
         };
         self.effects.push(Effect::Result { to, head: *head, body });
+    }
+
+    fn progress(&mut self, to: Conn, head: &ProgressHead, body: &TestBody) {
+        self.effects.push(Effect::Progress { to, head: *head, body: *body });
     }
 
     fn send(&mut self, to: Conn, command: FromBroker<'_>) {

@@ -85,6 +85,9 @@ pub enum ClientEvent<'a, B> {
     Submit(NewRequest<B>),
     /// A request is no longer wanted. Unknown ids have been resolved before and are ignored.
     Cancel(RequestId, Cancel),
+    /// The caller has no room for more updates, or has again: meanwhile nothing is acknowledged, so
+    /// that brokers hold up the handlers that say more.
+    Hold(bool),
     /// Measure a round trip; the number comes back with [`ClientOutbox::pong`].
     Ping(u64),
     /// A command came.
@@ -254,6 +257,8 @@ pub struct ClientCounters {
     pub results: u64,
     /// RESULTs of requests or submissions that are over; acknowledged and dropped.
     pub stale: u64,
+    /// Updates of running tasks, told to the caller.
+    pub updates: u64,
     /// BUSY answers that were waited out.
     pub busy: u64,
     /// Sessions opened.

@@ -95,9 +95,22 @@ impl<B> Client<B> {
         {
             session.taken += 1;
         }
-        match self.table.request(progress.request_id) {
-            Some(request) => outbox.progress(progress, &request.body),
-            None => self.counters.stale += 1,
+        let epoch = self.links[usize::from(from.0)].epoch;
+        let request = self.table.request_mut(progress.request_id);
+        // Once another broker has it that one's attempt speaks.
+        let request = request.filter(|request| match request.place {
+            Place::Held(link) => link == from,
+            Place::Queued | Place::Delayed(_) => true,
+        });
+        let Some((request, epoch)) = request.zip(epoch) else {
+            self.counters.stale += 1;
+            return;
+        };
+        if request.heard.take(epoch, &progress) {
+            self.counters.updates += 1;
+            outbox.progress(progress, &request.body);
+        } else {
+            self.counters.stale += 1;
         }
     }
 

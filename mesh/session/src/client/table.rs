@@ -4,7 +4,8 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use pinmesh_protocol::id::{ContentType, Epoch, Priority, RequestId, Submission};
+use pinmesh_protocol::command::ClientProgress;
+use pinmesh_protocol::id::{ContentType, Dispatch, Epoch, Priority, RequestId, Submission};
 
 use super::event::{Cancel, LinkId, NewRequest, ServiceId};
 use crate::Time;
@@ -28,6 +29,27 @@ pub(super) struct Earlier {
     pub(super) submission: Submission,
 }
 
+/// The number of an update: of which attempt, and which.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Heard {
+    epoch: Epoch,
+    dispatch: Dispatch,
+    sequence: u64,
+}
+
+impl Heard {
+    /// Takes the next update; `false`: it was heard before, or is of an attempt before.
+    pub(super) fn take(&mut self, epoch: Epoch, progress: &ClientProgress<'_>) -> bool {
+        let next = Self { epoch, dispatch: progress.dispatch, sequence: progress.sequence };
+        let is_new =
+            epoch != self.epoch || (next.dispatch, next.sequence) > (self.dispatch, self.sequence);
+        if is_new {
+            *self = next;
+        }
+        is_new
+    }
+}
+
 /// An unresolved request.
 #[derive(Debug)]
 pub(super) struct Request<B> {
@@ -46,6 +68,8 @@ pub(super) struct Request<B> {
     /// Its caller wants it no longer.
     pub(super) cancel: Option<Cancel>,
     pub(super) key: Option<u64>,
+    /// The latest update of it.
+    pub(super) heard: Heard,
     /// Empty but for requests that moved from a lost broker to another.
     pub(super) earlier: Vec<Earlier>,
 }
@@ -66,6 +90,7 @@ impl<B> From<NewRequest<B>> for Request<B> {
             shows_busy: new.shows_busy,
             cancel: None,
             key: new.key,
+            heard: Heard::default(),
             earlier: Vec::new(),
         }
     }

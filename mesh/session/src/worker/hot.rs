@@ -46,7 +46,7 @@ impl<E> WorkerSession<E> {
         if !matches!(self.link, Link::Open(_)) {
             return;
         }
-        let returns = self.acks.len().saturating_sub(self.held.len());
+        let returns = self.acks.len().saturating_sub(self.held.len() + self.updates.count);
         if returns > 2 * self.config.window_tasks as usize + LIST_MAX {
             return self.refuse(now, RefusedCode::Window, "TASKs far beyond READY's window", out);
         }
@@ -105,6 +105,7 @@ impl<E> WorkerSession<E> {
         out: &mut impl WorkerOutbox<E>,
     ) {
         self.held.set_state(index, HeldState::Ended);
+        self.send_latest(now, out);
         if matches!(self.link, Link::Open(_)) {
             self.announce(now, bytes, out);
             out.send_end(&mut end);
@@ -129,7 +130,11 @@ impl<E> WorkerSession<E> {
                 self.ends_bytes -= bytes;
                 out.forget(index, Some(end));
             }
-            Kept::Done { .. } | Kept::Back => self.acks.push(kept),
+            Kept::Update { bytes, update } if bytes > bytes_max => {
+                self.updates.remove(bytes);
+                out.drop_update(update);
+            }
+            Kept::Done { .. } | Kept::Update { .. } | Kept::Back => self.acks.push(kept),
         });
     }
 

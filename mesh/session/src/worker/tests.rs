@@ -8,6 +8,7 @@ use super::*;
 
 mod bounds;
 mod leases;
+mod updates;
 
 const SECOND: u64 = 1_000_000_000;
 const LEASE: Lease = Lease { epoch: Epoch(1), until: Time(100 * SECOND), term: 0 };

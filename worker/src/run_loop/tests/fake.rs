@@ -12,7 +12,7 @@ use pinmesh_protocol::id::{
     AttemptId, ContentType, Dispatch, Epoch, PeerId, RequestId, Submission, TaskId,
 };
 use pinmesh_protocol::limits::FRAME_BYTES_MAX;
-use pinmesh_protocol::status::{EndStatus, RefusedCode};
+use pinmesh_protocol::status::{EndStatus, ProgressKind, RefusedCode};
 use pinmesh_transport::{
     Context, ContextOptions, Frame, Message, Poller, Router, RoutingId, SendOutcome, SocketOptions,
     Token,
@@ -29,10 +29,21 @@ pub(super) enum Heard {
     Hello { nonce: u64 },
     Ready { services: Vec<String>, held: Vec<AttemptId> },
     Done { attempt: AttemptId, status: EndStatus, payload: Vec<u8> },
+    Progress { sequence: u64, kind: ProgressKind, payload: Vec<u8> },
     Return(AttemptId),
     Window(u32),
     Refused(RefusedCode),
     Goodbye,
+}
+
+fn bytes_of(message: &Message, payload: Payload<'_>) -> Vec<u8> {
+    match payload {
+        Payload::Inline(bytes) => bytes.to_vec(),
+        Payload::Frames(span) => {
+            let frames = &message.frames[span.first as usize..][..span.frames as usize];
+            frames.iter().flat_map(|frame| frame.to_vec()).collect()
+        }
+    }
 }
 
 pub(super) struct FakeBroker {
@@ -110,16 +121,14 @@ impl FakeBroker {
                 },
                 ToBroker::Done(done) => {
                     assert!(done.residence_ns >= done.service_ns);
-                    let payload = match done.payload {
-                        Payload::Inline(bytes) => bytes.to_vec(),
-                        Payload::Frames(span) => message.frames[span.first as usize..]
-                            [..span.frames as usize]
-                            .iter()
-                            .flat_map(|frame| frame.to_vec())
-                            .collect(),
-                    };
+                    let payload = bytes_of(message, done.payload);
                     Heard::Done { attempt: done.attempt, status: done.status, payload }
                 }
+                ToBroker::Progress(progress) => Heard::Progress {
+                    sequence: progress.sequence,
+                    kind: progress.kind,
+                    payload: bytes_of(message, progress.payload),
+                },
                 ToBroker::Return(attempt) => Heard::Return(attempt),
                 ToBroker::Window(window) => Heard::Window(window.tasks),
                 ToBroker::Refused(refused) => Heard::Refused(refused.code),

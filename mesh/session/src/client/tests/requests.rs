@@ -1,5 +1,9 @@
 //! Requests: windows, results, BUSY, limits.
 
+use pinmesh_protocol::command::{ClientProgress, Payload};
+use pinmesh_protocol::id::Dispatch;
+use pinmesh_protocol::status::ProgressKind;
+
 use super::*;
 
 #[test]
@@ -140,4 +144,48 @@ fn a_cancel_is_sent_once_and_once_more_if_it_becomes_hard() {
     bench.sleep(SECOND);
     bench.greet(LINK, 1);
     assert_eq!(bench.effects().pop(), Some(hard), "and again in the next session");
+}
+
+fn update(dispatch: u32, sequence: u64, kind: ProgressKind) -> FromBroker<'static> {
+    FromBroker::Progress(ClientProgress {
+        request_id: RequestId(1),
+        submission: Submission(1),
+        dispatch: Dispatch(dispatch),
+        sequence,
+        kind,
+        content_type: ContentType::RAW,
+        payload: Payload::Inline(b""),
+    })
+}
+
+#[test]
+fn an_update_is_told_once_and_none_of_an_attempt_before() {
+    let mut bench = Bench::open(1);
+    bench.event(ClientEvent::Submit(request(0)));
+    let told = |bench: &mut Bench, dispatch, sequence| {
+        let before = bench.client.counters().updates;
+        bench.receive(LINK, update(dispatch, sequence, ProgressKind::Latest));
+        bench.client.counters().updates > before
+    };
+    assert!(told(&mut bench, 1, 1) && told(&mut bench, 1, 3));
+    assert!(!told(&mut bench, 1, 3) && !told(&mut bench, 1, 2));
+    assert!(told(&mut bench, 2, 1));
+    assert!(!told(&mut bench, 1, 9), "that attempt is over");
+    assert!(told(&mut bench, 2, 2));
+}
+
+#[test]
+fn while_it_is_held_a_client_acknowledges_nothing() {
+    let mut bench = Bench::open(1);
+    bench.event(ClientEvent::Submit(request(0)));
+    bench.effects();
+    bench.event(ClientEvent::Hold(true));
+    bench.receive(LINK, update(1, 1, ProgressKind::Stream));
+    bench.receive(LINK, update(1, 2, ProgressKind::Stream));
+    bench.event(ClientEvent::BatchEnd(LINK));
+    assert_eq!(bench.effects(), []);
+    bench.event(ClientEvent::Hold(false));
+    assert_eq!(bench.effects(), [Effect::Ack(LINK, 2)]);
+    bench.event(ClientEvent::Hold(false));
+    assert_eq!(bench.effects(), [], "nothing is new");
 }
