@@ -103,7 +103,7 @@ ready() {
 
 start_mesh() {
     say "starting a broker and one pinned worker a CPU"
-    "${at_broker[@]}" pinmesh-broker --frontend "$frontend" --backend "$backend" "${broker_keys[@]}" \
+    "${at_broker[@]}" pinmesh-broker --frontend "$frontend" --backend "$backend" --http "unix:$work/http" "${broker_keys[@]}" \
         >"$work/broker.out" 2>"$work/broker.log" &
     broker=$!
     ready "$work/broker.out" "$broker" pinmesh-broker

@@ -71,9 +71,16 @@ impl Mesh {
     pub(crate) fn start(options: &MeshOptions, interrupt: &Interrupt) -> Result<Self, BenchError> {
         let logs = options.latency_logs.as_deref();
         logs.map_or(Ok(()), remove_worker_logs)?;
-        let mut arguments = ["--frontend", "tcp://127.0.0.1:0", "--backend", "tcp://127.0.0.1:0"]
-            .map(OsString::from)
-            .to_vec();
+        let mut arguments = [
+            "--frontend",
+            "tcp://127.0.0.1:0",
+            "--backend",
+            "tcp://127.0.0.1:0",
+            "--http",
+            "127.0.0.1:0",
+        ]
+        .map(OsString::from)
+        .to_vec();
         arguments.extend(log_arguments(logs, BROKER_LOG));
         let keys = options.curve.then(MeshKeys::make).transpose()?;
         arguments.extend(keys.iter().flat_map(MeshKeys::of_broker));

@@ -9,7 +9,7 @@ use crate::config::{Config, ConfigError, ConfigLoader};
 /// The pinmesh broker: takes tasks from clients and hands them to workers.
 ///
 /// Prints one line on stdout when it is ready:
-/// `pinmesh-broker ready frontend=ENDPOINT backend=ENDPOINT`. Logs go to stderr; PINMESH_LOG sets
+/// `pinmesh-broker ready frontend=ENDPOINT backend=ENDPOINT http=LISTEN`. Logs go to stderr; PINMESH_LOG sets
 /// what is logged (`info`, `debug`, `pinmesh_broker=trace`).
 ///
 /// SIGTERM or SIGINT drains: nothing new is accepted, what is held is finished. A second one ends
@@ -43,6 +43,11 @@ pub struct Cli {
     /// Where workers and supervisors connect [default: tcp://127.0.0.1:5556]
     #[arg(long, value_name = "ENDPOINT")]
     pub backend: Option<String>,
+
+    /// Where the admin API listens [default: 127.0.0.1:5557]. A loopback ADDRESS:PORT, which every
+    /// user of this host can reach, unix:/PATH, which only this user can, or off
+    #[arg(long, value_name = "LISTEN")]
+    pub http: Option<String>,
 
     /// The broker's secret key, a file that `pinmesh keygen NAME --role broker` writes [default: no
     /// keys]. Everything is encrypted then, and only listed keys may connect
@@ -149,6 +154,7 @@ impl Cli {
         [
             ("--frontend", "listen", "frontend", self.frontend.as_deref()),
             ("--backend", "listen", "backend", self.backend.as_deref()),
+            ("--http", "listen", "http", self.http.as_deref()),
             ("--insecure", "listen", "insecure", self.insecure.then_some("true")),
             ("--key", "security", "key", self.key.as_deref()),
             ("--authorized-keys", "security", "authorized_keys", self.authorized_keys.as_deref()),
@@ -186,6 +192,7 @@ mod tests {
         for default in [
             "frontend = \"tcp://127.0.0.1:5555\"",
             "backend = \"tcp://127.0.0.1:5556\"",
+            "http = \"127.0.0.1:5557\"",
             "io_threads = 1",
             "spin = \"0s\"",
             "heartbeat = \"1s\"",

@@ -10,7 +10,9 @@
 //! assert!(error.contains("did you mean `lease`"));
 //! ```
 
+mod http;
 mod report;
+mod services;
 mod settings;
 mod together;
 mod value;
@@ -26,6 +28,7 @@ use pinmesh_host::{CpuId, CpuSelection};
 use pinmesh_transport::Endpoint;
 use toml::de::{DeTable, DeValue};
 
+pub use http::HttpListen;
 pub use report::{ConfigError, Problem};
 use settings::{SETTINGS, Setting};
 use value::Value;
@@ -41,6 +44,8 @@ pub struct Config {
     pub frontend: Endpoint,
     /// Where workers and supervisors connect.
     pub backend: Endpoint,
+    /// Where the admin API listens.
+    pub http: HttpListen,
     /// Bind beyond this host without keys.
     pub insecure: bool,
     /// File of the broker's secret key; `None`: no keys, as `authorized_keys`.
@@ -78,6 +83,7 @@ impl Default for Config {
         Self {
             frontend: local(5555),
             backend: local(5556),
+            http: HttpListen::default(),
             insecure: false,
             key: None,
             authorized_keys: None,
@@ -116,6 +122,9 @@ impl Config {
                 Some(value) => writeln!(text, "{} = {value}", setting.key),
                 None => writeln!(text, "# {} =", setting.key),
             };
+        }
+        for (name, limits) in &self.core.own_service_limits {
+            services::show(&mut text, name, limits);
         }
         text
     }
@@ -183,6 +192,9 @@ impl ConfigLoader {
             self.problems.push(Problem { span: error.span(), message });
         }
         for (name, table) in document.get_ref() {
+            if name.get_ref() == "services" {
+                continue;
+            }
             let Some(section) =
                 SETTINGS.iter().map(|setting| setting.section).find(|s| *s == name.get_ref())
             else {
@@ -197,6 +209,16 @@ impl ConfigLoader {
                     let message = format!("`{section}` must be a table, [{section}]; is a {kind}");
                     self.problems.push(Problem { span: Some(table.span()), message });
                 }
+            }
+        }
+        // Behind [defaults], wherever they stand.
+        match document.get_ref().get("services").map(|table| (table.get_ref(), table.span())) {
+            None => {}
+            Some((DeValue::Table(services), _)) => self.services(services),
+            Some((other, span)) => {
+                let kind = other.type_str();
+                let message = format!("`services` must be a table, [services.NAME]; is a {kind}");
+                self.problems.push(Problem { span: Some(span), message });
             }
         }
     }
@@ -301,7 +323,7 @@ fn unknown_section(name: &str) -> String {
     }
     let hint = match nearest(name, &sections) {
         Some(section) => format!("did you mean [{section}]?"),
-        None => format!("there are [{}]", sections.join("], [")),
+        None => format!("there are [{}], [services.NAME]", sections.join("], [")),
     };
     format!("unknown section [{name}]; {hint}")
 }

@@ -19,10 +19,17 @@ pub enum BrokerError {
     },
     /// Another socket is bound where one of the broker's is to be.
     Taken {
-        /// `--frontend` or `--backend`.
+        /// `--frontend`, `--backend` or `--http`.
         flag: &'static str,
         /// Its endpoint.
         endpoint: String,
+    },
+    /// The admin API.
+    Http {
+        /// `--http`'s value.
+        listen: String,
+        /// Why.
+        source: io::Error,
     },
     /// The CPUs of the event loop or of the IO threads.
     Cpu {
@@ -50,7 +57,13 @@ impl fmt::Display for BrokerError {
                 f,
                 "{flag} {endpoint}: this port is taken, perhaps by another broker: stop its process \
                  (`ss -ltnp` names it), or choose another port with {flag}, and tell it to those \
-                 who connect"
+                 who connect{}",
+                if *flag == "--http" { "; `--http off` does without" } else { "" }
+            ),
+            Self::Http { listen, source } => write!(
+                f,
+                "--http {listen}: {source}; name a loopback address and port that can be had, \
+                 unix:/PATH in a folder of this user, or off"
             ),
             Self::Cpu { setting, source } => write!(f, "{setting}: {source}"),
             Self::LatencyLog(source) => write!(f, "[log] latency (--latency-log): {source}"),
@@ -64,6 +77,7 @@ impl std::error::Error for BrokerError {
         match self {
             Self::Transport { source, .. } => Some(source),
             Self::Taken { .. } => None,
+            Self::Http { source, .. } => Some(source),
             Self::Cpu { source, .. } => Some(source),
             Self::LatencyLog(source) => Some(source),
             Self::System { source, .. } => Some(source),

@@ -11,10 +11,12 @@ use pinmesh_transport::{
     TransportError,
 };
 
+use crate::admin_queue::AdminQueue;
 use crate::body::Body;
-use crate::config::{Config, span_of};
+use crate::config::{Config, HttpListen, span_of};
 use crate::counters::Counters;
 use crate::error::BrokerError;
+use crate::http::{self, Listener};
 use crate::inbound::Inbound;
 use crate::keys::{self, Keys};
 use crate::outbound::{Notice, Outbound, Sockets};
@@ -30,7 +32,9 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 const FRONTEND: Token = Token(0);
 const BACKEND: Token = Token(1);
-const SIGNALS: Token = Token(2);
+const ADMIN: Token = Token(2);
+/// And those behind it.
+const SIGNALS: Token = Token(3);
 
 /// How the event loop ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +58,9 @@ pub struct EventLoop {
     keys: Option<Keys>,
     poller: Poller,
     signals: Signals,
+    admin: Option<AdminQueue>,
+    /// Where the admin API listens; `None`: nowhere.
+    http: Option<HttpListen>,
     message: Message,
     origin: Instant,
     spin: Duration,
@@ -96,11 +103,20 @@ impl EventLoop {
         };
         let mut backend = bind(Side::Backend, &config.backend)?;
         let mut frontend = bind(Side::Frontend, &config.frontend)?;
+        let mut poller = Poller::new().map_err(transport("the event loop"))?;
+        // Its thread is started before this one is pinned, or it would share this one's CPU.
+        let (mut admin, mut http) = (None, None);
+        if let Some(listener) = Listener::bind(&config.http)? {
+            let waker = poller.waker(ADMIN).map_err(transport("the event loop"))?;
+            let (asker, queue) = AdminQueue::new(waker);
+            http = Some(listener.address());
+            listener.serve(asker)?;
+            admin = Some(queue);
+        }
         if let Some(cpu) = config.cpu {
             pin_current_thread(cpu)
                 .map_err(|source| BrokerError::Cpu { setting: "[cpu] pin (--cpu)", source })?;
         }
-        let mut poller = Poller::new().map_err(transport("the event loop"))?;
         poller.register(&mut frontend, FRONTEND).map_err(transport("frontend"))?;
         poller.register(&mut backend, BACKEND).map_err(transport("backend"))?;
         let signals = Signals::new(poller.registry(), SIGNALS)
@@ -120,6 +136,8 @@ impl EventLoop {
             keys,
             poller,
             signals,
+            admin,
+            http,
             message: Message::default(),
             origin,
             spin: config.spin,
@@ -134,6 +152,12 @@ impl EventLoop {
     pub fn endpoints(&self) -> (&Endpoint, &Endpoint) {
         let sockets = &self.outbound.sockets;
         (sockets.frontend.endpoint(), sockets.backend.endpoint())
+    }
+
+    /// Where the admin API really listens; `None`: nowhere.
+    #[must_use]
+    pub fn http(&self) -> Option<&HttpListen> {
+        self.http.as_ref()
     }
 
     /// Runs until a signal has drained the broker, or cut that short.
@@ -224,7 +248,9 @@ impl EventLoop {
         let mut timeout = (until < Time::NEVER).then(|| Duration::from_nanos(until.since(now).0));
         let log = self.outbound.stages.has_log().then_some(LOG_INTERVAL);
         let refusals = self.keys.is_some().then_some(keys::LOOK_EVERY);
-        timeout = [timeout, log, refusals].into_iter().flatten().min();
+        let errands = self.admin.as_ref().is_some_and(AdminQueue::has_more);
+        let errands = errands.then_some(Duration::ZERO);
+        timeout = [timeout, log, refusals, errands].into_iter().flatten().min();
         let Sockets { frontend, backend } = &mut self.outbound.sockets;
         let wake = self
             .poller
@@ -233,7 +259,22 @@ impl EventLoop {
         if wake.others {
             self.on_signals();
         }
+        if wake.others || errands.is_some() {
+            self.serve_admin();
+        }
         Ok(())
+    }
+
+    /// Does some of what the admin API asks; its effects go out with the next turn's.
+    fn serve_admin(&mut self) {
+        if self.admin.is_none() {
+            return;
+        }
+        let now = self.look_at_the_clock();
+        let Some(admin) = &mut self.admin else { return };
+        if admin.serve(&mut self.broker, &mut self.outbound, now) && self.drain_until.is_none() {
+            self.start_drain(now);
+        }
     }
 
     fn on_signals(&mut self) {
@@ -255,16 +296,20 @@ impl EventLoop {
                 self.is_cut_short = true;
                 continue;
             }
-            let counts = self.broker.counts();
-            tracing::info!(
-                pending = counts.pending,
-                in_flight = counts.in_flight,
-                time = %humantime::format_duration(self.drain_time),
-                "draining; a second signal ends it"
-            );
-            self.drain_until = Some(now.after(span_of(self.drain_time)));
-            self.broker.handle(now, Event::Drain, &mut self.outbound);
+            self.start_drain(now);
         }
+    }
+
+    fn start_drain(&mut self, now: Time) {
+        let counts = self.broker.counts();
+        tracing::info!(
+            pending = counts.pending,
+            in_flight = counts.in_flight,
+            time = %humantime::format_duration(self.drain_time),
+            "draining; a second signal ends it"
+        );
+        self.drain_until = Some(now.after(span_of(self.drain_time)));
+        self.broker.handle(now, Event::Drain, &mut self.outbound);
     }
 
     fn ended(&self) -> Option<Ended> {
@@ -286,6 +331,9 @@ impl EventLoop {
         self.outbound.flush().map_err(transport("the event loop"))?;
         self.report();
         self.outbound.stages.finish(Instant::now());
+        if let Some(address) = &self.http {
+            http::clean_up(address);
+        }
         Ok(ended)
     }
 

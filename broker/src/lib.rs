@@ -2,6 +2,7 @@
 //! machine that does is `pinmesh-core`.
 #![forbid(unsafe_code)]
 
+mod admin_queue;
 mod body;
 mod bucket;
 pub mod cli;
@@ -10,6 +11,7 @@ mod connections;
 pub mod counters;
 pub mod error;
 pub mod event_loop;
+mod http;
 mod inbound;
 mod keys;
 mod outbound;

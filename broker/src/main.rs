@@ -62,7 +62,8 @@ fn serve(config: &Config) -> Result<Ended, BrokerError> {
     raise_descriptor_limit(config.core.sessions_max);
     let event_loop = EventLoop::new(config)?;
     let (frontend, backend) = event_loop.endpoints();
-    let ready = format!("pinmesh-broker ready frontend={frontend} backend={backend}\n");
+    let http = event_loop.http().map(|http| format!(" http={http}")).unwrap_or_default();
+    let ready = format!("pinmesh-broker ready frontend={frontend} backend={backend}{http}\n");
     if print(&ready) != ExitCode::SUCCESS {
         tracing::warn!("stdout is closed: nobody learns that the broker is ready");
     }

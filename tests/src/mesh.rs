@@ -58,6 +58,8 @@ pub struct Broker {
     pub frontend: String,
     /// Where workers connect.
     pub backend: String,
+    /// Where the admin API listens; `None`: nowhere.
+    pub http: Option<String>,
     arguments: Vec<String>,
 }
 
@@ -72,6 +74,9 @@ impl Broker {
     pub fn start_at(frontend: &str, backend: &str, arguments: &[&str]) -> Self {
         let mut command = command("pinmesh-broker", arguments);
         command.args(["--frontend", frontend, "--backend", backend]);
+        if !arguments.contains(&"--http") {
+            command.args(["--http", "127.0.0.1:0"]);
+        }
         let arguments = arguments.iter().map(|&text| text.to_owned()).collect();
         Self { arguments, ..Self::run(command) }
     }
@@ -83,7 +88,8 @@ impl Broker {
         let line = process.first_line(READY_LIMIT);
         assert!(line.starts_with("pinmesh-broker ready "), "{line}");
         let (frontend, backend) = (field(&line, "frontend"), field(&line, "backend"));
-        Self { process, frontend, backend, arguments: Vec::new() }
+        let http = line.contains(" http=").then(|| field(&line, "http"));
+        Self { process, frontend, backend, http, arguments: Vec::new() }
     }
 
     /// Starts another in its place, on the same endpoints and with the same flags.

@@ -162,7 +162,14 @@ fn a_key_opens_the_side_of_its_role_only() {
 fn a_name_in_the_list_stands_beside_the_hello_in_the_log() {
     let ring = KeyRing::new();
     let mut command = command("pinmesh-broker", ring.broker_flags());
-    command.args(["--frontend", "tcp://127.0.0.1:0", "--backend", "tcp://127.0.0.1:0"]);
+    command.args([
+        "--http",
+        "127.0.0.1:0",
+        "--frontend",
+        "tcp://127.0.0.1:0",
+        "--backend",
+        "tcp://127.0.0.1:0",
+    ]);
     command.env("PINMESH_LOG", "debug");
     let broker = Broker::run(command);
     let _client = ring.client("batch", &broker.frontend).name("any-name").connect().unwrap();

@@ -39,7 +39,7 @@ fn tasks_go_between_three_hosts_with_keys_and_nobody_else_gets_in() {
     let frontend = format!("tcp://{}:5555", network.hub_address("desk"));
     let backend = format!("tcp://{}:5556", network.hub_address("farm"));
     let mut command = network.command("broker", "pinmesh-broker", ring.broker_flags());
-    command.args(["--frontend", &frontend, "--backend", &backend]);
+    command.args(["--http", "off", "--frontend", &frontend, "--backend", &backend]);
     let broker = Broker::run(command);
     let mut command = network.command("farm", "pinmesh-worker", ring.peer_flags("farm"));
     command.args(["--backend", &backend]);

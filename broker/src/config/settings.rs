@@ -8,14 +8,14 @@ use pinmesh_protocol::limits;
 use pinmesh_transport::Endpoint;
 
 use super::Config;
-use super::value::{Value, show_bytes, show_duration, show_span};
+use super::services::COUNT_MAX;
+use super::value::{MEMORY_MAX, Value, show_bytes, show_duration, show_span};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
-const MEMORY_MAX: u64 = 1 << 44;
 
 /// One setting of the file.
 pub(super) struct Setting {
@@ -75,6 +75,15 @@ pub(super) const SETTINGS: &[Setting] = &[
         doc: "Where workers and supervisors connect.",
         set: |c, v| endpoint(v).map(|value| c.backend = value),
         show: |c| quoted(&c.backend),
+    },
+    Setting {
+        section: "listen",
+        key: "http",
+        doc: "Where the admin API listens (docs/admin.md): a loopback address such as \
+              127.0.0.1:5557, port 0 lets the system choose; unix:/PATH, for this user only; or \
+              off.",
+        set: |c, v| v.text()?.parse().map(|value| c.http = value),
+        show: |c| quoted(&c.http),
     },
     Setting {
         section: "listen",
@@ -278,6 +287,33 @@ pub(super) const SETTINGS: &[Setting] = &[
               priority gets its share (10: 33.9 %, 1: 0.88 % where all ten wait).",
         set: |c, v| v.boolean().map(|value| c.core.is_strict = value),
         show: |c| plain(c.core.is_strict),
+    },
+    Setting {
+        section: "defaults",
+        key: "pending_max",
+        doc: "Tasks that may wait, of each service; past it SUBMIT is answered BUSY. For one service: \
+              [services.NAME], with rate = \"100/s\" and burst as well (docs/admin.md).",
+        set: |c, v| {
+            v.count_u32(1, COUNT_MAX).map(|value| c.core.service_limits.pending_max = value)
+        },
+        show: |c| plain(c.core.service_limits.pending_max),
+    },
+    Setting {
+        section: "defaults",
+        key: "in_flight_max",
+        doc: "Attempts of each service that workers may hold at once; past it tasks wait.",
+        set: |c, v| {
+            v.count_u32(1, COUNT_MAX).map(|value| c.core.service_limits.in_flight_max = value)
+        },
+        show: |c| plain(c.core.service_limits.in_flight_max),
+    },
+    Setting {
+        section: "defaults",
+        key: "bytes_max",
+        doc: "Payload of the unfinished tasks of each service, one always may come in; past it \
+              SUBMIT is answered BUSY.",
+        set: |c, v| v.bytes(1_024, MEMORY_MAX).map(|value| c.core.service_limits.bytes_max = value),
+        show: |c| quoted(show_bytes(c.core.service_limits.bytes_max)),
     },
     Setting {
         section: "drain",

@@ -40,6 +40,17 @@ impl ConfigLoader {
                 ),
             );
         }
+        let own = core.own_service_limits.len();
+        if own > (core.services_max - core.services_max / 4) as usize {
+            self.wrong(
+                "limits",
+                "services",
+                &format!(
+                    "{own} services are configured, and a quarter of the room is for those that \
+                     workers name; raise it"
+                ),
+            );
+        }
         let is_chosen_by_the_system = config.frontend.port() == Some(0);
         if config.frontend == config.backend && !is_chosen_by_the_system {
             self.wrong("listen", "backend", "is the frontend too; give each its own");

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use pinmesh_core::Span;
 
+/// The most that any limit of bytes may be set to.
+pub(super) const MEMORY_MAX: u64 = 1 << 44;
+
 const UNITS: [(&str, u64); 8] = [
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),

@@ -47,6 +47,7 @@ impl Broker {
     pub(crate) fn start(args: &[&str]) -> Self {
         let mut child = broker_command()
             .args(["--frontend", "tcp://127.0.0.1:0", "--backend", "tcp://127.0.0.1:*"])
+            .args(if args.contains(&"--http") { &[][..] } else { &["--http", "127.0.0.1:0"] })
             .args(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

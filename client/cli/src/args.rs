@@ -8,6 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use humantime::parse_duration;
 use pinmesh_client::DEFAULT_BROKER;
 
+use crate::admin;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  everything that was asked for was done
@@ -19,6 +21,14 @@ Exit codes:
 
 `pinmesh NAME` runs the program `pinmesh-NAME` beside this one or on the PATH, so that
 `pinmesh broker`, `pinmesh worker` and `pinmesh bench` work where those are installed.";
+
+const ADMIN_EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the broker says why not: no such task, service, host or worker, or it has ended
+  2  the command line is wrong
+  3  no broker's admin API could be reached
+  4  the output could not be written";
 
 /// Submits tasks to a pinmesh broker.
 #[derive(Debug, Parser)]
@@ -80,6 +90,42 @@ pub(crate) enum Command {
     /// Measure round trips to the broker
     #[command(after_help = EXIT_CODES)]
     Ping(Ping),
+    /// Operators: what each service has waiting and running
+    #[command(after_help = ADMIN_EXIT_CODES)]
+    Services(admin::Plain),
+    /// Operators: where workers are and what keeps them busy
+    #[command(after_help = ADMIN_EXIT_CODES)]
+    Workers(admin::Plain),
+    /// Operators: supervisors of workers
+    #[command(after_help = ADMIN_EXIT_CODES)]
+    Hosts(admin::Plain),
+    /// Operators: who has tasks here
+    #[command(after_help = ADMIN_EXIT_CODES)]
+    Clients(admin::Plain),
+    /// Operators: the tasks that the broker holds
+    #[command(after_help = ADMIN_EXIT_CODES)]
+    Tasks(admin::Tasks),
+    /// Operators: what came in, how it ended, and whether that adds up
+    #[command(after_help = ADMIN_EXIT_CODES)]
+    Ledger(admin::Plain),
+    /// Operators: where a task stands, and why it does not run yet
+    #[command(after_help = ADMIN_EXIT_CODES)]
+    Explain(admin::OfTask),
+    /// Operators: end a task that waits, or have one stopped that runs
+    #[command(after_help = ADMIN_EXIT_CODES)]
+    Cancel(admin::Cancel),
+    /// Operators: send no more tasks of a service to workers
+    #[command(after_help = ADMIN_EXIT_CODES)]
+    Pause(admin::OfService),
+    /// Operators: send a service's tasks again
+    #[command(after_help = ADMIN_EXIT_CODES)]
+    Resume(admin::OfService),
+    /// Operators: end every waiting task of a service, CANCELLED
+    #[command(after_help = ADMIN_EXIT_CODES)]
+    Purge(admin::OfService),
+    /// Operators: have a worker, a host or the broker finish what it holds and leave
+    #[command(after_help = ADMIN_EXIT_CODES)]
+    Drain(admin::Drain),
     /// Make a key for a broker, a worker host or a client
     #[command(after_help = EXIT_CODES)]
     Keygen(crate::keygen::Keygen),

@@ -1,6 +1,7 @@
 //! The `pinmesh` command: submits tasks, and runs the other programs of the mesh.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod args;
 mod completions;
 mod external;
@@ -27,6 +28,18 @@ fn main() -> ExitCode {
         Command::Call(args) => tasks::call(&cli.connection, args),
         Command::Map(args) => map::map(&cli.connection, args),
         Command::Ping(args) => tasks::ping(&cli.connection, args),
+        Command::Services(args) => admin::services(args),
+        Command::Workers(args) => admin::workers(args),
+        Command::Hosts(args) => admin::hosts(args),
+        Command::Clients(args) => admin::clients(args),
+        Command::Tasks(args) => admin::tasks(args),
+        Command::Ledger(args) => admin::ledger(args),
+        Command::Explain(args) => admin::explain(args),
+        Command::Cancel(args) => admin::cancel(args),
+        Command::Pause(args) => admin::pause(args),
+        Command::Resume(args) => admin::resume(args),
+        Command::Purge(args) => admin::purge(args),
+        Command::Drain(args) => admin::drain(args),
         Command::Keygen(args) => keygen::run(args),
         Command::Completions(args) => completions::run(args),
         Command::External(words) => Err(external::run(words)),

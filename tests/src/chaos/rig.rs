@@ -142,6 +142,7 @@ fn in_network(kind: Kind, flags: &[&str]) -> (Ends, Broker) {
     let mut command = network.command(&names[0], "pinmesh-broker", flags);
     // The workers' hosts have a cable each, so that it listens on all of them.
     command.args(["--insecure", "--frontend", &frontend, "--backend", "tcp://0.0.0.0:5556"]);
+    command.args(["--http", "off"]);
     let broker = Broker::run(command);
     (Ends { frontend, network: Some(network) }, broker)
 }

@@ -1,0 +1,160 @@
+//! HTTP on a thread of its own: loopback or a unix socket only. It decides nothing and knows nothing:
+//! everything is asked of the event loop through the admin queue.
+
+mod admin;
+mod answer;
+mod guard;
+mod json;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustix::fs::Mode;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::admin_queue::Asker;
+use crate::config::HttpListen;
+use crate::error::BrokerError;
+
+/// Connections at once; more wait to be accepted.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a request's headers may take, and how long a connection may be idle.
+const HEADERS_MAX: Duration = Duration::from_secs(10);
+/// How long nothing is accepted after an error, such as want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// A socket that is bound, before its thread is started.
+pub(crate) enum Listener {
+    Tcp(std::net::TcpListener, SocketAddr),
+    Unix(StdUnixListener, PathBuf),
+}
+
+impl Listener {
+    /// Binds; `None`: there is to be none.
+    pub(crate) fn bind(listen: &HttpListen) -> Result<Option<Self>, BrokerError> {
+        let listener = match listen {
+            HttpListen::Off => return Ok(None),
+            HttpListen::Tcp(address) => std::net::TcpListener::bind(address).and_then(|listener| {
+                listener.set_nonblocking(true)?;
+                let address = listener.local_addr()?;
+                Ok(Self::Tcp(listener, address))
+            }),
+            HttpListen::Unix(path) => bind_unix(path).and_then(|listener| {
+                listener.set_nonblocking(true)?;
+                Ok(Self::Unix(listener, path.clone()))
+            }),
+        };
+        listener.map(Some).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => {
+                BrokerError::Taken { flag: "--http", endpoint: listen.to_string() }
+            }
+            _ => BrokerError::Http { listen: listen.to_string(), source },
+        })
+    }
+
+    /// Where it is really bound, as `--http` takes it.
+    pub(crate) fn address(&self) -> HttpListen {
+        match self {
+            Self::Tcp(_, address) => HttpListen::Tcp(*address),
+            Self::Unix(_, path) => HttpListen::Unix(path.clone()),
+        }
+    }
+
+    /// Starts the thread that serves it.
+    pub(crate) fn serve(self, asker: Asker) -> Result<(), BrokerError> {
+        let system = |source| BrokerError::System { action: "start the HTTP thread", source };
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system)?;
+        let thread = std::thread::Builder::new().name("pmb-http".into());
+        let serve = move || {
+            if let Err(error) = runtime.block_on(self.accept(asker)) {
+                tracing::error!(%error, "the admin API has ended");
+            }
+        };
+        thread.spawn(serve).map_err(system)?;
+        Ok(())
+    }
+
+    async fn accept(self, asker: Asker) -> io::Result<()> {
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        match self {
+            Self::Tcp(listener, _) => {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                let router = admin::router(asker, guard::Transport::Tcp);
+                loop {
+                    let permit = permit(&room).await?;
+                    match listener.accept().await {
+                        Ok((stream, _)) => connection(stream, router.clone(), permit),
+                        Err(error) => pause(&error).await,
+                    }
+                }
+            }
+            Self::Unix(listener, _) => {
+                let listener = tokio::net::UnixListener::from_std(listener)?;
+                let router = admin::router(asker, guard::Transport::Unix);
+                loop {
+                    let permit = permit(&room).await?;
+                    match listener.accept().await {
+                        Ok((stream, _)) => connection(stream, router.clone(), permit),
+                        Err(error) => pause(&error).await,
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn permit(room: &Arc<Semaphore>) -> io::Result<OwnedSemaphorePermit> {
+    Arc::clone(room).acquire_owned().await.map_err(io::Error::other)
+}
+
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "a connection to the admin API was not accepted");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+fn connection<S>(stream: S, router: axum::Router, permit: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    tokio::spawn(async move {
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(HEADERS_MAX);
+        builder.max_buf_size(HEAD_BYTES_MAX);
+        let service = TowerToHyperService::new(router);
+        if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+            tracing::debug!(%error, "a connection to the admin API broke");
+        }
+        drop(permit);
+    });
+}
+
+/// A socket that only this user can connect to. One that a broker has left behind is replaced.
+fn bind_unix(path: &Path) -> io::Result<StdUnixListener> {
+    let is_socket = path.symlink_metadata().is_ok_and(|data| data.file_type().is_socket());
+    if is_socket && StdUnixStream::connect(path).is_err() {
+        std::fs::remove_file(path)?;
+    }
+    // Before it is there, so that nobody else can connect in between.
+    let before = rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
+    let bound = StdUnixListener::bind(path);
+    rustix::process::umask(before);
+    bound
+}
+
+/// Takes a unix socket's file away at the end.
+pub(crate) fn clean_up(address: &HttpListen) {
+    if let HttpListen::Unix(path) = address {
+        let _ = std::fs::remove_file(path);
+    }
+}
