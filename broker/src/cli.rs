@@ -150,7 +150,7 @@ impl Cli {
     }
 
     /// Flag, section, key, value.
-    fn settings(&self) -> [(&'static str, &'static str, &'static str, Option<&str>); 19] {
+    fn settings(&self) -> [(&'static str, &'static str, &'static str, Option<&str>); 20] {
         [
             ("--frontend", "listen", "frontend", self.frontend.as_deref()),
             ("--backend", "listen", "backend", self.backend.as_deref()),

@@ -18,8 +18,9 @@ use super::guard::{Transport, guard};
 use super::json;
 use crate::admin_queue::Asker;
 
-/// Services of one answer.
-const SERVICES_PAGE: usize = 256;
+/// Services of one answer. Each may have waiting tasks of thousands of clients, among which the
+/// oldest is sought.
+const SERVICES_PAGE: usize = 64;
 /// Places of the store of workers, hosts or clients that one answer covers. A worker may name 256
 /// services.
 const PEERS_PAGE: u32 = 64;

@@ -169,7 +169,9 @@ pub(super) fn ledger(ledger: &Ledger, counts: &Counts) -> Value {
         "foreign_ends": ledger.foreign_ends,
         "malformed": ledger.malformed,
         "no_session": ledger.no_session,
-        "unsupported": ledger.unsupported,
+        "updates": ledger.updates,
+        "stale_updates": ledger.stale_updates,
+        "held_up": ledger.held_up,
         "now": {
             "sessions": counts.sessions,
             "clients": counts.clients,

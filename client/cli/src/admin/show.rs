@@ -115,7 +115,7 @@ pub(super) fn explanation(task: &Value) -> String {
     let mut line = |text: String| lines.push_str(&format!("  {text}\n"));
     if let Some(ahead) = number(&task["ahead"]) {
         let least = if task["ahead_is_at_least"] == true { "at least " } else { "" };
-        line(format!("{least}{ahead} of its service and priority are before it"));
+        line(format!("{least}{ahead} of its client, service and priority are before it"));
     }
     for obstacle in task["waits_for"].as_array().into_iter().flatten() {
         line(obstacle_words(obstacle, &text(&task["service"])));
@@ -250,7 +250,7 @@ mod tests {
         });
         let shown = explanation(&task);
         assert!(shown.contains("task 7 of service work, priority 5: pending, came in 2.0 s ago"));
-        assert!(shown.contains("at least 10000 of its service"), "{shown}");
+        assert!(shown.contains("at least 10000 of its client"), "{shown}");
         assert!(shown.contains("`pinmesh resume work`"), "{shown}");
     }
 }
