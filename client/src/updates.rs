@@ -28,7 +28,8 @@ pub struct Update {
     /// The client's number of the task.
     pub request_id: RequestId,
     /// Which attempt says it: a repeated one has a higher number and begins anew, so what an earlier
-    /// one gave is to be dropped, or kept if parts are equal whoever makes them.
+    /// one gave is to be dropped, or kept if parts are equal whoever makes them. After a restart of the
+    /// broker numbers begin anew, and what was heard may come once more, in order.
     pub dispatch: u32,
     /// Counts up within the attempt; numbers are missing where a newer `latest` took their place.
     pub sequence: u64,

@@ -1,21 +1,19 @@
 //! A cancel reaches the handler that runs; a hard one kills it, and harms nobody else.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-use pinmesh_client::{Error, Handle};
+use pinmesh_client::{Client, Error, Handle};
 use pinmesh_tests::{LIMIT, Mesh, Supervisor, eventually};
 
 /// Far longer than a test may take.
 const LONG: &str = "600s";
 
-/// One worker that runs a long task, before tasks that wait behind it.
-fn behind_a_long_one() -> (Mesh, Handle<()>, Vec<Handle<u64>>) {
-    let mesh = Mesh::start(1, &[]);
-    let client = mesh.client();
+/// A task that runs for long, and tasks that wait behind it.
+fn behind_a_long_one(mesh: &Mesh, client: &Client) -> (Handle<()>, Vec<Handle<u64>>) {
     let long = client.submit("sleep", LONG).unwrap();
     let dispatched = || mesh.broker.ledger().count("dispatched") >= 1;
     eventually("the long task is sent to its worker", LIMIT, dispatched);
     let behind = (0..20_u64).map(|n| client.submit("echo", &n).unwrap()).collect();
-    (mesh, long, behind)
+    (long, behind)
 }
 
 fn end(mesh: Mesh, behind: Vec<Handle<u64>>) {
@@ -31,7 +29,9 @@ fn end(mesh: Mesh, behind: Vec<Handle<u64>>) {
 
 #[test]
 fn a_cancel_stops_a_handler_that_looks_and_its_worker_goes_on() {
-    let (mesh, long, behind) = behind_a_long_one();
+    let mesh = Mesh::start(1, &[]);
+    let client = mesh.client();
+    let (long, behind) = behind_a_long_one(&mesh, &client);
     let workers = mesh.supervisor.workers();
     long.cancel();
     assert!(matches!(long.wait(), Err(Error::Cancelled { .. })));
@@ -41,7 +41,9 @@ fn a_cancel_stops_a_handler_that_looks_and_its_worker_goes_on() {
 
 #[test]
 fn a_hard_cancel_kills_the_handler_and_harms_no_task_behind_it() {
-    let (mesh, long, behind) = behind_a_long_one();
+    let mesh = Mesh::start(1, &[]);
+    let client = mesh.client();
+    let (long, behind) = behind_a_long_one(&mesh, &client);
     let workers = mesh.supervisor.workers();
     long.cancel_hard();
     assert!(matches!(long.wait(), Err(Error::Cancelled { .. })));

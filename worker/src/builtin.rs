@@ -36,7 +36,8 @@ pub fn builtin_services() -> Worker {
 /// Services that go wrong on purpose: `fail` returns an error, `panic` panics, `exit` ends the
 /// process with code 7, `abort` by SIGABRT, `segfault` by SIGSEGV; `balloon` takes as many bytes of
 /// memory as its payload says, as text; `identity` returns client id, request id, submission,
-/// dispatch and tries as text.
+/// dispatch and tries as text; `steps` emits each number up to its input, says the last one as
+/// progress, and ends the process before that the first time if the input ends with `!`.
 pub fn test_services(worker: Worker) -> Worker {
     worker
         .raw_service("fail", |_, input, _| {
@@ -48,6 +49,24 @@ pub fn test_services(worker: Worker) -> Worker {
         .raw_service("segfault", segfault)
         .raw_service("balloon", balloon)
         .raw_service("identity", identity)
+        .raw_service("steps", steps)
+}
+
+fn steps(context: &Context<'_>, input: Input<'_>, output: &mut Output) -> Result<(), String> {
+    let text = String::from_utf8_lossy(&input.bytes()).into_owned();
+    let dies = text.ends_with('!') && context.tries() == 0;
+    let last: u32 = text.trim_end_matches('!').parse().map_err(|_| "not a number".to_owned())?;
+    for step in 1..=last {
+        let step = step.to_string();
+        context.emit_raw(ContentType::TEXT, step.as_bytes()).map_err(|error| error.to_string())?;
+    }
+    if dies {
+        std::process::abort();
+    }
+    let told = context.progress_raw(ContentType::TEXT, last.to_string().as_bytes());
+    told.map_err(|error| error.to_string())?;
+    output.bytes.extend_from_slice(text.as_bytes());
+    Ok(())
 }
 
 fn echo(context: &Context<'_>, input: Input<'_>, output: &mut Output) -> Result<(), String> {

@@ -213,6 +213,9 @@ pub(crate) struct Call {
     /// outstanding]
     #[arg(long, value_name = "KEY")]
     pub(crate) affinity: Option<String>,
+    /// Show what the task says while it runs, a line each on standard error
+    #[arg(long)]
+    pub(crate) progress: bool,
     #[command(flatten)]
     pub(crate) task: TaskArgs,
 }

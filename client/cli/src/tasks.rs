@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pinmesh_client::{Bytes, Client, ContentType, Error, Handle, RawReply, Task};
+use pinmesh_client::{Bytes, Client, ContentType, Error, Handle, RawReply, Task, Update};
 
 use crate::args::{Call, Connection, Ping, TaskArgs};
 use crate::failure::{Failure, OK};
@@ -106,6 +106,9 @@ pub(crate) fn call(connection: &Connection, args: &Call) -> Result<u8, Failure> 
     if let Some(key) = &args.affinity {
         task = task.key(key);
     }
+    if args.progress {
+        task = task.on_update(|update| say(words(&update).as_bytes()));
+    }
     let reply = await_reply(task.submit_raw(input)?, args, &stop)?;
     let mut output = format.render(reply).map_err(Failure::task)?;
     let is_terminal = io::stdout().is_terminal();
@@ -117,6 +120,18 @@ pub(crate) fn call(connection: &Connection, args: &Call) -> Result<u8, Failure> 
     write_out(&output.alone())?;
     let _ = client.close(GOODBYE);
     Ok(OK)
+}
+
+/// An update, as people read it.
+fn words(update: &Update) -> String {
+    let value = match update.content_type {
+        ContentType::MSGPACK | ContentType::JSON => {
+            update.decode().map(|value: serde_json::Value| value.to_string()).ok()
+        }
+        _ => std::str::from_utf8(&update.value).map(str::to_owned).ok(),
+    };
+    let value = value.filter(|text| !text.contains(|c: char| c.is_control() && c != '\t'));
+    value.unwrap_or_else(|| format!("({} bytes)", update.value.len()))
 }
 
 /// Waits for the output. Whoever stops waiting cancels the task, and gives that a moment to reach
