@@ -135,10 +135,14 @@ pub struct Spawner {
 }
 
 impl Spawner {
-    /// Starts this program again, with the arguments that it has itself.
+    /// Starts this program again, with the arguments that it has itself: by its path, so that a file
+    /// that has been put in its place is what the next worker runs.
     pub fn of_this_program(host: PeerId) -> Self {
         let mut arguments = std::env::args_os();
-        let program = PathBuf::from("/proc/self/exe");
+        // Where it has no name any more, it is still there under this one.
+        let itself = || PathBuf::from("/proc/self/exe");
+        let program = std::env::current_exe().ok().filter(|path| path.exists());
+        let program = program.unwrap_or_else(itself);
         let name = arguments.next().unwrap_or_else(|| program.clone().into());
         Self { host, program, name, arguments: arguments.collect() }
     }

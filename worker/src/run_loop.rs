@@ -109,6 +109,7 @@ impl RunLoop {
                 frame_lens: Vec::new(),
                 fresh: Vec::new(),
                 leave_by: None,
+                is_in_handler: false,
                 failure: None,
             },
             services: config.services,

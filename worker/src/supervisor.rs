@@ -197,7 +197,8 @@ fn nanoseconds(duration: Duration) -> u64 {
 }
 
 /// Starts the workers, this same program each, and looks after them until SIGTERM, SIGINT or a
-/// broker's DRAIN takes the host out of service. To be called by the process's first thread:
+/// broker's DRAIN takes the host out of service. At SIGHUP it starts each of them anew, one after the
+/// other, from the program's file as it is then. To be called by the process's first thread:
 /// workers die with the thread that started them.
 ///
 /// # Errors
@@ -218,6 +219,9 @@ pub fn run(config: &SupervisorConfig) -> Result<(), SupervisorError> {
         shell.report_children(|shell, event| machine.handle(now(), event, shell));
         for _ in 0..shell.terminations() {
             machine.handle(now(), Event::Terminate, &mut shell);
+        }
+        if shell.has_renewal() {
+            machine.handle(now(), Event::Renew, &mut shell);
         }
         if machine.next_wakeup().is_some_and(|(due, _)| due <= now()) {
             machine.handle(now(), Event::Tick, &mut shell);

@@ -61,6 +61,8 @@ counts! {
     HostJump Fault "host clock jumped",
     /// A host was asked to leave, and came back as a new one.
     HostDrain Fault "host drained",
+    /// A host's workers were to be started anew, one after the other.
+    HostRenew Fault "host renewed",
     /// A worker that has no supervisor was killed.
     LonerKill Fault "unsupervised worker killed",
     /// A worker that has no supervisor was stopped.
@@ -204,6 +206,10 @@ counts! {
     LatestHeard Branch "PROGRESS latest heard",
     /// An update of kind `stream` was told.
     StreamHeard Branch "PROGRESS stream heard",
+    /// All of a host's workers have been started anew.
+    Renewed Branch "host renewed to the end",
+    /// A worker took too long to leave for a new one.
+    RenewalOverdue Branch "worker late to be renewed",
     /// A client heard a second attempt speak.
     HeardAgain Branch "PROGRESS of another attempt",
     /// An update was of no open attempt, or taken before.

@@ -72,7 +72,8 @@ impl Fleet {
             | Count::SupervisorStop
             | Count::HostFreeze
             | Count::HostJump
-            | Count::HostDrain => self.host_fault(fault),
+            | Count::HostDrain
+            | Count::HostRenew => self.host_fault(fault),
             Count::BrokerKill | Count::BrokerStop | Count::BrokerJump | Count::BrokerDrain => {
                 self.broker_fault(fault)
             }
@@ -185,6 +186,10 @@ impl Fleet {
                 let length = self.world.random.scale(10 * MS, most);
                 self.hosts[at].clock_ahead += length;
                 self.hosts[at].poke(&mut self.world, 0);
+            }
+            Count::HostRenew => {
+                self.checker.on_host_drain();
+                self.hosts[at].renew(&mut self.world);
             }
             _ => {
                 self.checker.on_host_drain();

@@ -70,6 +70,7 @@ pub struct Surroundings {
     news: VecDeque<(Slot, News)>,
     has_left: bool,
     terminations: u32,
+    is_to_renew: bool,
     spawn_fails: bool,
     now: Time,
 }
@@ -126,6 +127,7 @@ impl HostSim {
                 news: VecDeque::new(),
                 has_left: false,
                 terminations: 0,
+                is_to_renew: false,
                 spawn_fails: false,
                 now: Time(0),
             },
@@ -159,6 +161,7 @@ impl HostSim {
         around.news.clear();
         around.has_left = false;
         around.terminations = 0;
+        around.is_to_renew = false;
         let cpus = around.children.iter().map(|_| None).collect();
         let name = format!("h{}", self.index);
         let mut config = Config::new(around.peer_id, name, cpus, around.links.len());
@@ -221,6 +224,12 @@ impl HostSim {
         self.on_mail(world);
     }
 
+    /// Somebody wants its workers started anew.
+    pub fn renew(&mut self, world: &mut World) {
+        self.around.is_to_renew = true;
+        self.on_mail(world);
+    }
+
     /// The supervisor's process dies. Its workers, which die with it.
     pub fn kill(&mut self, world: &mut World) -> Vec<WorkerId> {
         self.machine = None;
@@ -265,6 +274,9 @@ impl HostSim {
         }
         for _ in 0..std::mem::take(&mut self.around.terminations) {
             self.handle(world, checker, workers, Event::Terminate);
+        }
+        if std::mem::take(&mut self.around.is_to_renew) {
+            self.handle(world, checker, workers, Event::Renew);
         }
         let now = Time(world.now + self.clock_ahead);
         let due = self.machine.as_ref().and_then(Supervision::next_wakeup);

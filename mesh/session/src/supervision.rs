@@ -21,6 +21,7 @@ mod event;
 mod life;
 mod link;
 mod recall;
+mod renewal;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +40,7 @@ use child::Child;
 use ends::End;
 use life::Watching;
 use link::Link;
+use renewal::Renewal;
 
 /// What [`Supervision::next_wakeup`] wakes for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,7 +51,7 @@ pub enum WakeReason {
     Restart(Slot),
     /// The pages are to be looked at.
     Watch,
-    /// A drain moves on.
+    /// A drain, or a rolling restart, moves on.
     Drain,
 }
 
@@ -87,6 +89,8 @@ pub struct Supervision {
     is_host_stale: bool,
     was_ready: bool,
     started: Time,
+    /// A rolling restart that is under way.
+    renewal: Option<Renewal>,
 }
 
 impl Supervision {
@@ -106,6 +110,7 @@ impl Supervision {
             is_host_stale: false,
             was_ready: false,
             started: Time(0),
+            renewal: None,
         }
     }
 
@@ -134,6 +139,7 @@ impl Supervision {
                 }
             }
             Event::Terminate => self.on_terminate(now, fx),
+            Event::Renew => self.renew(fx),
         }
         self.advance(now, fx);
     }
@@ -147,7 +153,7 @@ impl Supervision {
             .filter_map(|child| Some((child.restart_due()?, WakeReason::Restart(child.slot()))));
         let (watch, phase) = match self.phase {
             Phase::New | Phase::Gone => return None,
-            Phase::Serving => (self.watch_due(), Time::NEVER),
+            Phase::Serving => (self.watch_due(), self.renewal_due()),
             Phase::Draining { until, .. } => (self.watch_due(), until),
             Phase::Farewell { until } => (Time::NEVER, until),
         };
@@ -258,6 +264,7 @@ impl Supervision {
             Phase::Draining { .. } | Phase::Farewell { .. } | Phase::Gone => return,
         }
         fx.note(Note::Draining);
+        self.renewal = None;
         self.phase = Phase::Draining { until: now.after(self.config.drain_ns), is_overdue: false };
         self.children.iter_mut().for_each(|child| child.drain(fx));
     }
@@ -294,6 +301,7 @@ impl Supervision {
         if now >= self.watch_due() {
             self.watch(now, fx);
         }
+        self.advance_renewal(now, fx);
         self.advance_drain(now, fx);
         if core::mem::take(&mut self.is_host_stale) {
             (0u16..)

@@ -87,7 +87,10 @@ impl Speaker<'_> {
 
     fn let_time_pass(&mut self) -> Result<(), TransportError> {
         let is_empty = self.wire.receive()?;
-        self.wire.tick(clock::now(), is_empty)?;
+        self.wire.is_in_handler = true;
+        let ticked = self.wire.tick(clock::now(), is_empty);
+        self.wire.is_in_handler = false;
+        ticked?;
         self.wire.flush()?;
         if is_empty { self.wire.sleep(LOOK_NS) } else { Ok(()) }
     }

@@ -24,6 +24,8 @@ pub(super) struct Wire {
     pub(super) frame_lens: Vec<usize>,
     pub(super) fresh: Vec<u32>,
     pub(super) leave_by: Option<Time>,
+    /// Time passes inside a handler.
+    pub(super) is_in_handler: bool,
     /// What went wrong while a handler ran.
     pub(super) failure: Option<TransportError>,
 }
@@ -31,7 +33,9 @@ pub(super) struct Wire {
 impl Wire {
     /// Time, leases, and whether to leave.
     pub(super) fn tick(&mut self, now: Time, is_empty: bool) -> Result<(), TransportError> {
-        if self.leave_by.is_none() && self.stop.load(Ordering::Relaxed) {
+        // A supervised worker leaves behind its handler: the wait for ACKs begins then.
+        let may_leave = !self.is_in_handler || self.page.is_none();
+        if may_leave && self.leave_by.is_none() && self.stop.load(Ordering::Relaxed) {
             self.leave_by = Some(now.after(LEAVE_MAX_NS));
             for link in &mut self.links {
                 link.session.handle(now, Event::Drain { give_back: true }, &mut link.io);

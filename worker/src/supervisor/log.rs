@@ -103,6 +103,11 @@ pub(super) fn note<'a>(note: Note, endpoint: &dyn Fn(BrokerIndex) -> &'a Endpoin
             info!(slot = slot.0, ?delay, failures, "worker will be started again");
         }
         Note::SpawnFailed { slot } => debug!(slot = slot.0, "no worker"),
+        Note::Renewing => info!("every worker is started anew, one after the other"),
+        Note::RenewalOverdue { slot } => {
+            warn!(slot = slot.0, "the worker took too long to leave: what it runs goes back");
+        }
+        Note::Renewed => info!("every worker has been started anew"),
         Note::Draining => info!("draining: workers finish what they run"),
         Note::DrainOverdue => warn!("the drain took too long: what runs is asked to stop"),
         Note::Drained => info!("drained"),

@@ -133,6 +133,10 @@ impl Shell {
         self.links[index].session
     }
 
+    pub(super) fn has_renewal(&mut self) -> bool {
+        self.signals.has_renewal()
+    }
+
     pub(super) fn terminations(&mut self) -> usize {
         self.signals.terminations()
     }

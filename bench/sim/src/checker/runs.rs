@@ -150,6 +150,11 @@ impl Checker {
         {
             asked.overruns += 1;
         }
+        match note {
+            Note::Renewed => world.counters.add(Count::Renewed),
+            Note::RenewalOverdue { .. } => world.counters.add(Count::RenewalOverdue),
+            _ => {}
+        }
         if let Note::LeaseEnded { .. } = note {
             world.digest(host as u64);
         }

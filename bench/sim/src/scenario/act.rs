@@ -53,6 +53,10 @@ impl Player {
                 fleet.repair_after(*length, Repair::ThawHost(*at));
             }
             Action::Drain(actor) => fleet.drain_actor(*actor)?,
+            Action::Renew(at) => {
+                fleet.checker.on_host_drain();
+                fleet.hosts[*at].renew(&mut fleet.world);
+            }
             Action::CutOff(actor, brokers, length) => {
                 let machine = machine(*actor)?;
                 brokers.iter().for_each(|broker| fleet.cut_off(machine, *broker, *length));

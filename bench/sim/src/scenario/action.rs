@@ -41,6 +41,8 @@ pub(super) enum Action {
     /// A whole host stands still, and its clock does not.
     Freeze(usize, u64),
     Drain(Actor),
+    /// A host's workers are started anew.
+    Renew(usize),
     /// A machine and brokers, for so long; neither notices before it misses the other.
     CutOff(Actor, Vec<usize>, u64),
     /// Connections break, and come back at once.
@@ -89,6 +91,10 @@ impl Action {
             "continue" => Self::Continue(actor(words)?),
             "freeze" => Self::Freeze(names.host(words.next("a host")?)?, length(words)?),
             "drain" => Self::Drain(actor(words)?),
+            "renew" => match actor(words)? {
+                Actor::Host(at) => Self::Renew(at),
+                other => return Err(format!("{other:?} is no host")),
+            },
             "cut" => {
                 words.need("off")?;
                 let whom = actor(words)?;

@@ -37,7 +37,7 @@ const COMMANDS: [&str; 24] = [
     "RECALLED",
 ];
 /// What else it says.
-const OTHERS: [&str; 29] = [
+const OTHERS: [&str; 32] = [
     "from",
     "to",
     "of",
@@ -62,6 +62,9 @@ const OTHERS: [&str; 29] = [
     "Died",
     "Up",
     "Ready",
+    "Renewing",
+    "RenewalOverdue",
+    "Renewed",
     "Draining",
     "DrainOverdue",
     "Drained",

@@ -79,6 +79,11 @@ impl Child {
         }
     }
 
+    /// Whether there is a process that has reached its loop.
+    pub(super) const fn is_running(&self) -> bool {
+        matches!(self.state, State::Running(_))
+    }
+
     pub(super) const fn restart_due(&self) -> Option<Time> {
         match self.state {
             State::Backoff { until } => Some(until),
@@ -286,6 +291,15 @@ impl Child {
         }
     }
 
+    /// Asks the worker to finish and leave; another will be started in its place.
+    pub(super) fn leave<E: Effects>(&mut self, fx: &mut E) {
+        let slot = self.slot;
+        if let Some(life) = self.life() {
+            life.is_leaving = true;
+            fx.signal(slot, Signal::Drain);
+        }
+    }
+
     /// Asks the handler to stop.
     pub(super) fn cancel_running<E: Effects>(&mut self, fx: &mut E) {
         if self.is_alive()
@@ -313,7 +327,7 @@ impl Child {
                 return None;
             }
         };
-        let cause = cause_of(death, killed, is_draining);
+        let cause = cause_of(death, killed, is_draining || life.is_leaving);
         let glance = fx.glance(self.slot);
         // It may have begun its loop since the last look.
         let was_starting = was_starting && glance.turn == 0;

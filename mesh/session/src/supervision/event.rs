@@ -148,6 +148,8 @@ pub enum Event<'a> {
     Continued(Slot),
     /// Somebody wants the host to leave (SIGTERM); the second time: at once.
     Terminate,
+    /// Somebody wants every worker started anew, one after the other (SIGHUP).
+    Renew,
 }
 
 /// What the machine causes, and what it may look at.
@@ -271,6 +273,15 @@ pub enum Note {
         /// Its place.
         slot: Slot,
     },
+    /// One worker after the other is started anew.
+    Renewing,
+    /// A worker took too long to leave, and is killed: what it ran goes back.
+    RenewalOverdue {
+        /// Its place.
+        slot: Slot,
+    },
+    /// Each worker has been started anew.
+    Renewed,
     /// The host takes no more and leaves when its workers have finished.
     Draining,
     /// The drain took too long: running attempts are asked to stop.

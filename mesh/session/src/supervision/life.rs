@@ -31,6 +31,8 @@ pub(super) struct Life {
     /// For how long it has been seen to stand still with tasks, or stopped, nanoseconds.
     pub(super) still_ns: u64,
     pub(super) is_stopped: bool,
+    /// It was asked to leave, and another will take its place.
+    pub(super) is_leaving: bool,
     /// SIGSTOP is sent, to look at the page.
     pub(super) inspecting: Option<Time>,
     /// Attempts to be killed if one of them runs when it has stopped.
@@ -85,6 +87,7 @@ impl Life {
             looked: now,
             still_ns: 0,
             is_stopped: false,
+            is_leaving: false,
             inspecting: None,
             cancels: Vec::new(),
             warned: None,

@@ -3,4 +3,5 @@
 mod bounds;
 mod broker;
 mod fake;
+mod renewal;
 mod worker;

@@ -32,6 +32,8 @@ pub(super) enum Said {
 #[derive(Default)]
 pub(super) struct Page {
     pub(super) turn: u64,
+    /// It has not said READY to every broker.
+    pub(super) lacks_sessions: bool,
     pub(super) running: Option<Running>,
     pub(super) held: Vec<HeldSlot>,
     pub(super) refused: Vec<AttemptId>,
@@ -110,7 +112,8 @@ impl Effects for World {
     }
 
     fn is_ready(&mut self, slot: Slot) -> bool {
-        self.page(slot).turn > 0
+        let page = self.page(slot);
+        page.turn > 0 && !page.lacks_sessions
     }
 
     fn held(&mut self, slot: Slot) -> Vec<HeldSlot> {

@@ -10,11 +10,11 @@ use super::super::{Death, Event, GraceSignal, Note, Signal};
 use super::fake::{A, Fake, MS, S, Said, attempt};
 use crate::slots::SlotState;
 
-fn die(fake: &mut Fake, slot: u16, death: Death) {
+pub(super) fn die(fake: &mut Fake, slot: u16, death: Death) {
     fake.event(Event::Died { slot: Slot(slot), death });
 }
 
-fn kills(fake: &Fake) -> usize {
+pub(super) fn kills(fake: &Fake) -> usize {
     fake.world.signals.iter().filter(|(_, signal)| *signal == Signal::Kill).count()
 }
 
