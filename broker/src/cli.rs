@@ -102,8 +102,8 @@ pub struct Cli {
     #[arg(long, value_name = "DURATION")]
     pub max_runtime: Option<String>,
 
-    /// The most tasks that a worker holds [default: 256]. More keeps it busy over long round
-    /// trips, less keeps tasks where another worker can take them
+    /// The most tasks that a worker holds [default: 1024]. It is sent what keeps it busy over its
+    /// round trip, which is less most often
     #[arg(long, value_name = "N")]
     pub worker_window: Option<String>,
 
@@ -199,7 +199,7 @@ mod tests {
             "lease = \"10s\"",
             "service_wait = \"30s\"",
             "max_runtime = \"1h\"",
-            "worker_window_tasks = 256",
+            "worker_window_tasks = 1024",
             "client_window_tasks = 10000",
             "memory = \"1GiB\"",
             "strict = false",

@@ -109,6 +109,7 @@ fn draw_config(random: &mut Random) -> CoreConfig {
         sessions_max: 60,
         services_max: 16,
         is_strict: random.one_in(4),
+        is_credit_fixed: random.one_in(2),
         retry_after: Span(random.scale(MS, S)),
         own_service_limits: say::draw_service_limits(random),
         ..CoreConfig::default()

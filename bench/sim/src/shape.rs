@@ -145,14 +145,15 @@ impl Shape {
         }
     }
 
-    /// A fleet of so many, in which everything is as by default and nothing happens by itself.
+    /// A fleet of so many, in which everything is as by default and nothing happens by itself; but a
+    /// worker is sent what fits its window, so that a scenario says what it holds.
     pub fn plain(brokers: usize, hosts: Vec<usize>, loners: usize, clients: usize) -> Self {
         Self {
             brokers,
             hosts,
             loners,
             clients,
-            core: CoreConfig::default(),
+            core: CoreConfig { is_credit_fixed: true, ..CoreConfig::default() },
             own_cores: BTreeMap::new(),
             window: (8, 1 << 20),
             refusals: (256, 8),
@@ -250,6 +251,7 @@ fn draw_core(random: &mut Random) -> CoreConfig {
         sessions_max: 500,
         services_max: 16,
         is_strict: random.one_in(4),
+        is_credit_fixed: random.one_in(2),
         retry_after: Span(random.scale(5 * MS, 300 * MS)),
         own_service_limits: draw_service_limits(random),
         ..CoreConfig::default()

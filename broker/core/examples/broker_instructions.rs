@@ -21,7 +21,9 @@ const WORKER: Conn = Conn(1);
 /// The first of the clients.
 const CLIENT: u32 = 2;
 const CLIENTS: u64 = 7;
+/// The worker's window, and that of one that has less than is queued.
 const WINDOW: u64 = 128;
+const NARROW: u64 = 8;
 const NAMES: [&str; CLIENTS as usize] = ["ann", "bob", "cy", "dee", "eve", "fay", "guy"];
 const PAYLOAD_BYTES: usize = 64;
 
@@ -73,13 +75,13 @@ fn hello(role: Role, peer: u8, name: &'static str) -> Hello<'static> {
     }
 }
 
-fn ready(names: &[String]) -> Ready<'_> {
+fn ready(names: &[String], window: u64) -> Ready<'_> {
     Ready {
         host: None,
         slot: Slot(0),
         incarnation: Incarnation(1),
         services: names.iter().map(String::as_str).collect(),
-        window_tasks: WINDOW as u32,
+        window_tasks: window as u32,
         window_bytes: 8 << 20,
         held: Vec::new(),
         part: 0,
@@ -153,6 +155,7 @@ fn main() {
     let numbers: Vec<u64> = numbers.collect();
     let (tasks, batch) = (numbers[0], numbers[1]);
     let (queued, services) = (numbers.get(2).copied(), numbers.get(3).copied().unwrap_or(1));
+    let window = if queued.is_some() { NARROW } else { WINDOW };
     let config = CoreConfig {
         epoch: EPOCH,
         client_window_tasks: 1_000_000,
@@ -181,10 +184,10 @@ fn main() {
         }
     }
     plant.handle(Event::Hello(WORKER, Side::Backend, hello(Role::Worker, 99, "count@here")));
-    plant.handle(Event::Ready(WORKER, ready(&names)));
+    plant.handle(Event::Ready(WORKER, ready(&names, window)));
     // The worker has no room for what is queued, so that it stays so.
     let held = |plant: &Plant| plant.submitted - plant.peers.results;
-    let most = queued.map_or(batch, |queued| queued + WINDOW);
+    let most = queued.map_or(batch, |queued| queued + window);
     while plant.peers.results < tasks {
         while held(&plant) < most {
             plant.submit();

@@ -62,7 +62,7 @@ pub struct CoreConfig {
     pub client_window_tasks: u32,
     /// A client's window, bytes.
     pub client_window_bytes: u64,
-    /// The largest window of a worker, tasks.
+    /// The largest window of a worker, tasks. What keeps it busy may be less.
     pub worker_window_tasks: u32,
     /// The largest window of a worker, bytes; one task is always allowed.
     pub worker_window_bytes: u64,
@@ -80,6 +80,8 @@ pub struct CoreConfig {
     pub services_max: u32,
     /// The time after which a client that was told BUSY may try again.
     pub retry_after: Span,
+    /// A worker is sent as much as its window allows, and not what keeps it busy.
+    pub is_credit_fixed: bool,
     /// The most urgent task always goes first, however long the others wait.
     pub is_strict: bool,
     /// The longest payload, bytes.
@@ -106,7 +108,7 @@ impl Default for CoreConfig {
             crashes_max: 3,
             client_window_tasks: 10_000,
             client_window_bytes: 256 * 1024 * 1024,
-            worker_window_tasks: 256,
+            worker_window_tasks: 1_024,
             worker_window_bytes: 8 * 1024 * 1024,
             memory_bytes_max: 1024 * 1024 * 1024,
             results_ahead_bytes: 64 * 1024 * 1024,
@@ -114,6 +116,7 @@ impl Default for CoreConfig {
             sessions_max: 16_384,
             services_max: 4_096,
             retry_after: Span::from_millis(100),
+            is_credit_fixed: false,
             is_strict: false,
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX,
             service_limits: ServiceLimits::default(),

@@ -26,7 +26,7 @@ impl<B: Body> State<B> {
         }
         let Some((serving, worker)) = self.best_for(task.service) else { return false };
         let is_over = task.deadline.is_some_and(|deadline| deadline <= self.now);
-        if is_over || !self.workers.at(worker).fits(task.payload_bytes) {
+        if is_over || !self.workers.at(worker).fits(task.payload_bytes, serving.place) {
             return false;
         }
         self.send_task(key, worker, serving.place, out);
@@ -76,8 +76,8 @@ impl<B: Body> State<B> {
         Some((task, place))
     }
 
-    /// Sends the task to the worker, or, where it does not fit the worker's bytes, takes the worker
-    /// off the list until it has finished something.
+    /// Sends the task to the worker, or, where it does not fit the worker's bytes or its credit, takes
+    /// the worker off the list until it has finished something.
     #[inline]
     fn offer(
         &mut self,
@@ -90,7 +90,7 @@ impl<B: Body> State<B> {
         let waiting = self.tasks.at(task);
         if waiting.deadline.is_some_and(|deadline| deadline <= self.now) {
             self.expire(key, out);
-        } else if self.workers.at(worker).fits(waiting.payload_bytes) {
+        } else if self.workers.at(worker).fits(waiting.payload_bytes, place) {
             self.charge(key, group, place);
             self.unqueue(key);
             self.send_task(key, worker, place, out);
@@ -101,6 +101,10 @@ impl<B: Body> State<B> {
 
     #[inline]
     fn send_task(&mut self, key: TaskKey, worker_index: u32, place: u32, out: &mut impl Outbox<B>) {
+        let worker = self.workers.at(worker_index);
+        let (work, is_probe) = (worker.credits[place as usize].work(), worker.held() == 0);
+        let task = self.tasks.at_mut(key.index());
+        (task.place, task.work, task.is_probe) = (place, work, is_probe);
         self.occupy(key, worker_index);
         self.ledger.dispatched += 1;
         self.charge_rate(self.tasks.at(key.index()).service);

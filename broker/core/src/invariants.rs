@@ -190,7 +190,7 @@ fn check_turns<B: Body>(state: &State<B>, found: &mut Vec<String>) {
 
 fn check_workers<B: Body>(state: &State<B>, found: &mut Vec<String>) {
     for (key, worker) in state.workers.iter() {
-        let (mut count, mut bytes) = (0, 0);
+        let (mut count, mut bytes, mut work) = (0, 0, 0);
         let mut next = worker.in_flight.first();
         while let Some(index) = next {
             let task = state.tasks.at(index);
@@ -199,9 +199,11 @@ fn check_workers<B: Body>(state: &State<B>, found: &mut Vec<String>) {
             }
             count += 1;
             bytes += task.payload_bytes;
+            work += task.work;
             next = List::after(&state.tasks, index);
         }
-        if count != worker.in_flight.len() || bytes != worker.in_flight_bytes {
+        let counted = (worker.in_flight.len(), worker.in_flight_bytes, worker.work);
+        if (count, bytes, work) != counted {
             found.push(format!("{key:?}: its counts do not fit its list"));
         }
         if worker.beside != state.inherited.count_beside(key) {

@@ -9,6 +9,7 @@ mod broker;
 mod classes;
 mod client;
 mod config;
+mod credit;
 mod dispatch;
 mod event;
 mod fair;

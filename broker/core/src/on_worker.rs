@@ -4,6 +4,7 @@ use pinmesh_protocol::command::{CancelAttempt, FromBroker, Held, Ready, StageTim
 use pinmesh_protocol::id::AttemptId;
 use pinmesh_protocol::status::{EndStatus, HeldState, RefusedCode};
 
+use crate::credit::Credit;
 use crate::event::{Body, Conn, DoneEvent};
 use crate::group::{Group, LEVELS};
 use crate::outbox::Outbox;
@@ -144,6 +145,9 @@ impl<B: Body> State<B> {
             group.workers += 1;
         }
         let worker = self.workers.at_mut(key.index());
+        worker.has_fixed_credit = self.config.is_credit_fixed;
+        worker.credits = alloc::vec![Credit::START; services.len()];
+        worker.work_max = 0;
         worker.group = Some(group);
         let alias = |service| worker.services.iter().position(|key| key == service);
         worker.aliases = services.iter().map(|key| alias(key).unwrap_or_default() as u32).collect();
@@ -214,7 +218,7 @@ impl<B: Body> State<B> {
         let Some(task_key) = self.take_end(conn, key, done.attempt) else {
             return self.feed(key, out);
         };
-        self.settle(task_key, done.service_ns);
+        self.settle(task_key, done.residence_ns, done.service_ns);
         self.release(task_key);
         let task = self.tasks.at(task_key.index());
         if task.state == TaskState::Ended {

@@ -229,11 +229,14 @@ impl<B: Body> State<B> {
         task.occupies = false;
         task.is_listed = false;
         let (index, bytes, service) = (task.worker.index(), task.payload_bytes, task.service);
+        let work = core::mem::take(&mut task.work);
+        task.is_probe = false;
         let has_ended = task.state == TaskState::Ended;
         self.unlist(index);
         let worker = self.workers.at_mut(index);
         worker.in_flight.remove(&mut self.tasks, key.index());
         worker.in_flight_bytes -= bytes;
+        worker.work -= work;
         self.list(index);
         self.leave_gate(service);
         if has_ended {
@@ -246,13 +249,14 @@ impl<B: Body> State<B> {
     pub(crate) fn occupy(&mut self, key: TaskKey, index: u32) {
         self.unlist(index);
         let task = self.tasks.at_mut(key.index());
-        let (bytes, service) = (task.payload_bytes, task.service);
+        let (bytes, service, work) = (task.payload_bytes, task.service, task.work);
         task.state = TaskState::InFlight;
         task.occupies = true;
         task.worker = self.workers.key_at(index);
         let worker = self.workers.at_mut(index);
         worker.in_flight.push_back(&mut self.tasks, key.index());
         worker.in_flight_bytes += bytes;
+        worker.work += work;
         self.list(index);
         self.enter_gate(service);
     }

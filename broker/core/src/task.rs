@@ -94,6 +94,12 @@ pub(crate) struct Task<B> {
     pub(crate) account: Account,
     /// Where it waits, or [`NO_FLOW`].
     pub(crate) flow: u32,
+    /// The place of its service in the group of its worker; of its latest dispatch.
+    pub(crate) place: u32,
+    /// What it should take its worker, nanoseconds; while it occupies one.
+    pub(crate) work: u64,
+    /// It was sent to a worker that held nothing.
+    pub(crate) is_probe: bool,
     /// Who pays for its latest dispatch.
     pub(crate) charge: Charge,
     /// How many tasks had come in with it.

@@ -6,6 +6,7 @@ use crate::outbox::Outbox;
 use crate::slab::{FlowKey, GroupKey, Key, TaskKey};
 use crate::state::State;
 use crate::task::NO_FLOW;
+use crate::time::Span;
 
 /// Who pays for an attempt, and how much was charged.
 #[derive(Clone, Copy, Debug)]
@@ -112,15 +113,24 @@ impl<B: Body> State<B> {
         task.charge = Charge { cost, group: group_key, member, flow };
     }
 
-    /// An attempt has ended after so many nanoseconds in its handler.
+    /// An attempt has ended after so many nanoseconds with its worker and in its handler.
     #[inline]
-    pub(crate) fn settle(&mut self, key: TaskKey, service_ns: u64) {
+    pub(crate) fn settle(&mut self, key: TaskKey, residence_ns: u64, service_ns: u64) {
         let now = self.now;
         let task = self.tasks.at_mut(key.index());
         let (service, class) = (task.service, task.class());
         let charge = core::mem::replace(&mut task.charge, Charge::NONE);
         // Whatever a worker says, it was not longer than it was away.
-        let cost = service_ns.min(now.since(task.dispatched_at).0).clamp(COST_MIN, COST_MAX);
+        let away = now.since(task.dispatched_at).0;
+        let took = service_ns.min(away);
+        let cost = took.clamp(COST_MIN, COST_MAX);
+        if task.occupies
+            && let Some(worker) = self.workers.get_mut(task.worker)
+            && worker.serves_at(task.place, service)
+        {
+            let on_its_way = task.is_probe.then(|| Span(away.saturating_sub(residence_ns)));
+            worker.learn(task.place, Span(took), on_its_way);
+        }
         let Some(service) = self.services.get_mut(service) else { return };
         service.estimate.add(cost);
         if charge.cost == 0 {

@@ -7,10 +7,11 @@ use alloc::vec::Vec;
 use pinmesh_protocol::id::{Incarnation, PeerId, Slot};
 use pinmesh_protocol::limits::WORKERS_MAX;
 
+use crate::credit::{CREDIT_START, Credit, RoundTrip};
 use crate::event::Conn;
 use crate::list::{Linked, Links, List};
 use crate::slab::{GroupKey, ServiceKey, TimerKey};
-use crate::time::Time;
+use crate::time::{Span, Time};
 
 /// Which process of which host: host, slot, incarnation.
 pub(crate) type Place = (PeerId, Slot, Incarnation);
@@ -44,6 +45,15 @@ pub(crate) struct Worker {
     pub(crate) group: Option<GroupKey>,
     /// By the place of a service in the group.
     pub(crate) aliases: Vec<u32>,
+    /// By the place of a service in the group.
+    pub(crate) credits: Vec<Credit>,
+    /// The most work that any of those allows, nanoseconds.
+    pub(crate) work_max: u64,
+    /// What it holds should take it, nanoseconds.
+    pub(crate) work: u64,
+    pub(crate) round_trip: RoundTrip,
+    /// It is sent as much as its window allows, whatever is known.
+    pub(crate) has_fixed_credit: bool,
     pub(crate) window_tasks: u32,
     pub(crate) window_bytes: u64,
     /// Tasks and bytes that it said it will hold at most; the windows above may be smaller.
@@ -93,6 +103,11 @@ impl Worker {
             services: Vec::new(),
             group: None,
             aliases: Vec::new(),
+            credits: Vec::new(),
+            work_max: 0,
+            work: 0,
+            round_trip: RoundTrip::default(),
+            has_fixed_credit: false,
             window_tasks: 0,
             window_bytes: 0,
             own_window: (0, 0),
@@ -125,12 +140,40 @@ impl Worker {
             && !self.is_held_up
             && self.parked_until.is_none()
             && self.held() < self.window_tasks
+            && (self.has_fixed_credit || self.work < self.work_max || self.held() < CREDIT_START)
             && (self.in_flight_bytes < self.window_bytes || self.in_flight.is_empty())
     }
 
-    /// Whether a task of so many bytes fits its window; one task always does.
-    pub(crate) fn fits(&self, bytes: u64) -> bool {
-        self.in_flight.is_empty() || self.in_flight_bytes + bytes <= self.window_bytes
+    /// Whether a task of so many bytes, of the service at this place of its group, fits its window
+    /// and its credit; one task always does.
+    #[inline]
+    pub(crate) fn fits(&self, bytes: u64, place: u32) -> bool {
+        let has_room =
+            self.in_flight.is_empty() || self.in_flight_bytes + bytes <= self.window_bytes;
+        has_room
+            && (self.has_fixed_credit
+                || self.held() == 0
+                || self.credits[place as usize].allows(self.held(), self.work))
+    }
+
+    /// A task of the service at this place took so long in its handler, and, if it was sent while the
+    /// worker held nothing, so long on its way.
+    #[inline]
+    pub(crate) fn learn(&mut self, place: u32, took: Span, on_its_way: Option<Span>) {
+        if let Some(trip) = on_its_way {
+            self.round_trip.add(trip);
+        }
+        let (trip, cap) = (self.round_trip.value(), self.window_tasks);
+        let Some(credit) = self.credits.get_mut(place as usize) else { return };
+        if credit.on_end(took, trip, cap) {
+            self.work_max = self.credits.iter().map(Credit::work_max).max().unwrap_or_default();
+        }
+    }
+
+    /// Whether the service stands at this place of its group.
+    pub(crate) fn serves_at(&self, place: u32, service: ServiceKey) -> bool {
+        let alias = self.aliases.get(place as usize);
+        alias.and_then(|alias| self.services.get(*alias as usize)) == Some(&service)
     }
 
     pub(crate) fn place(&self) -> Option<Place> {

@@ -6,6 +6,7 @@ mod support;
 mod abuse;
 mod bounds;
 mod cancels;
+mod credit;
 mod fairness;
 mod gates;
 mod hostile;

@@ -224,8 +224,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         section: "limits",
         key: "worker_window_tasks",
-        doc: "The most tasks that a worker holds. More keeps it busy over long round trips, less \
-              keeps tasks where another worker can take them.",
+        doc: "The most tasks that a worker holds. It is sent what keeps it busy over its round trip, \
+              which is less most often.",
         set: |c, v| {
             let max = limits::WINDOW_TASKS_MAX;
             v.count_u32(1, max).map(|value| c.core.worker_window_tasks = value)
@@ -279,6 +279,14 @@ pub(super) const SETTINGS: &[Setting] = &[
               names that clients make up keep no worker out.",
         set: |c, v| v.count_u32(1, 1_000_000).map(|value| c.core.services_max = value),
         show: |c| plain(c.core.services_max),
+    },
+    Setting {
+        section: "scheduling",
+        key: "fixed_credit",
+        doc: "Every worker is sent as much as its window allows, and not what keeps it busy: short \
+              tasks then wait behind long ones.",
+        set: |c, v| v.boolean().map(|value| c.core.is_credit_fixed = value),
+        show: |c| plain(c.core.is_credit_fixed),
     },
     Setting {
         section: "scheduling",

@@ -176,7 +176,8 @@ impl Oracle {
     }
 
     /// A worker that must be sent the task if there is no other, because nothing that may happen at
-    /// this moment could keep it.
+    /// this moment could keep it. How many a broker thinks that a worker needs to be busy is its
+    /// affair; one that holds nothing needs one.
     fn can_take_for_sure(&self, number: WorkerNo, bytes: u64) -> bool {
         let worker = &self.workers[&number];
         let (now, config) = (self.now, &self.config);
@@ -185,7 +186,9 @@ impl Oracle {
             host.is_some_and(|host| host.echoed_at.saturating_add(config.lease.0) > now)
         });
         let silent = worker.conn.map(super::time::Due::Silence);
-        !worker.is_passed_over
+        let is_idle = worker.holds.is_empty() && self.beside(number) == 0;
+        (config.is_credit_fixed || is_idle)
+            && !worker.is_passed_over
             && worker.parked_until.is_none()
             && has_lease
             && !silent.is_some_and(|silent| self.may_happen(silent))

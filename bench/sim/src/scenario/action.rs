@@ -131,7 +131,7 @@ impl Action {
                 words.need("to")?;
                 let text = words.up_to_comma().join(" ");
                 // Read twice: now, to object to it, and on top of its other limits when it is set.
-                let mut core = CoreConfig::default();
+                let mut core = CoreConfig { is_credit_fixed: true, ..CoreConfig::default() };
                 let mut rest = Words::new(&text);
                 limit(&mut rest, &mut core)?;
                 rest.end()?;

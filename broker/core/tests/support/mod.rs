@@ -157,7 +157,12 @@ impl Sim {
         Self::with(CoreConfig::default())
     }
 
+    /// Workers are sent as much as their windows allow.
     pub(crate) fn with(config: CoreConfig) -> Self {
+        Self::adaptive(CoreConfig { is_credit_fixed: true, ..config })
+    }
+
+    pub(crate) fn adaptive(config: CoreConfig) -> Self {
         let config = CoreConfig { epoch: EPOCH, ..config };
         let now = Time(1_000_000_000);
         Self {
