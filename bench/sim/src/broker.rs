@@ -17,7 +17,7 @@ use crate::counters::Count;
 use crate::net::Arrival;
 use crate::oracle::Oracle;
 use crate::random::mix;
-use crate::record::{Body, Effect, Recorder};
+use crate::record::{Body, Effect, Recorder, Sent};
 use crate::shell::{Notice, Shell};
 use crate::story;
 use crate::world::{Alarm, World};
@@ -162,6 +162,10 @@ impl BrokerSim {
         if let Err(text) = life.oracle.follow(now, &event, &life.effects, &life.core) {
             checker.fail(format!("epoch {}: {text}", life.epoch));
         }
+        let is_recall =
+            |effect: &&Effect| matches!(effect, Effect::Send { command: Sent::Recall(_), .. });
+        let recalls = life.effects.iter().filter(is_recall).count();
+        world.counters.add_many(Count::RecallSent, recalls as u64);
         let machine = (&life.core, &life.shell);
         checker.after_core(world, (life.epoch, now.0), &before, machine, &life.effects);
         if world.is_told() {

@@ -116,6 +116,8 @@ counts! {
     LostStarted Branch "LOST with started attempts",
     /// LOST was sent again in a later session.
     LostAgain Branch "LOST sent again",
+    /// RECALL.
+    RecallSent Branch "RECALL",
     /// RECALLED.
     Recalled Branch "RECALLED",
     /// An attempt was refused before its worker had read it.

@@ -29,6 +29,7 @@ mod on_timer;
 mod on_worker;
 mod outbox;
 mod progress;
+mod recall;
 mod retry;
 mod service;
 mod session;

@@ -20,6 +20,7 @@ impl<B: Body> State<B> {
                     }
                 }
                 Wake::WorkerAway(key) => self.on_worker_away(key, out),
+                Wake::Head(key) => self.on_head_timer(key, out),
                 Wake::Unpark(key) => self.on_unpark(key, out),
                 Wake::Host(key) => self.on_host_timer(key, out),
                 Wake::Service(key) => self.on_service_timer(key, out),

@@ -70,6 +70,7 @@ impl<B: Body> State<B> {
         self.bury(key.index());
         let worker = self.workers.at_mut(key.index());
         worker.state = WorkerState::Greeting;
+        worker.is_recalled = false;
         worker.host = ready.host;
         worker.slot = ready.slot;
         worker.incarnation = ready.incarnation;

@@ -34,6 +34,8 @@ pub(crate) enum Wake {
     ClientLost(ClientKey),
     /// A worker without a supervisor has had no session for too long.
     WorkerAway(WorkerKey),
+    /// What a worker runs may have kept others waiting for too long.
+    Head(WorkerKey),
     /// A worker that gave a task back may be fed again.
     Unpark(WorkerKey),
     /// A host's lease ends, or its tasks are to be requeued.
@@ -234,6 +236,10 @@ impl<B: Body> State<B> {
         let has_ended = task.state == TaskState::Ended;
         self.unlist(index);
         let worker = self.workers.at_mut(index);
+        if worker.in_flight.first() == Some(key.index()) {
+            worker.head_since = self.now;
+            worker.is_recalled = false;
+        }
         worker.in_flight.remove(&mut self.tasks, key.index());
         worker.in_flight_bytes -= bytes;
         worker.work -= work;
@@ -254,10 +260,14 @@ impl<B: Body> State<B> {
         task.occupies = true;
         task.worker = self.workers.key_at(index);
         let worker = self.workers.at_mut(index);
+        if worker.in_flight.is_empty() {
+            worker.head_since = self.now;
+        }
         worker.in_flight.push_back(&mut self.tasks, key.index());
         worker.in_flight_bytes += bytes;
         worker.work += work;
         self.list(index);
+        self.watch_head(index);
         self.enter_gate(service);
     }
 

@@ -68,6 +68,12 @@ pub(crate) struct Worker {
     pub(crate) is_held_up: bool,
     /// It gave a task back: fed no more before this.
     pub(crate) parked_until: Option<Time>,
+    /// Since when what it was sent first is the first.
+    pub(crate) head_since: Time,
+    /// A timer looks after that.
+    pub(crate) has_head_timer: bool,
+    /// It was asked to give back all but the first, which has not ended since.
+    pub(crate) is_recalled: bool,
     /// The host's lease runs.
     pub(crate) has_lease: bool,
     /// The level of its group under which it is listed.
@@ -117,6 +123,9 @@ impl Worker {
             is_full: false,
             is_held_up: false,
             parked_until: None,
+            head_since: Time(0),
+            has_head_timer: false,
+            is_recalled: false,
             has_lease: false,
             level: None,
             turn: 0,
@@ -139,6 +148,7 @@ impl Worker {
             && !self.is_full
             && !self.is_held_up
             && self.parked_until.is_none()
+            && !self.is_recalled
             && self.held() < self.window_tasks
             && (self.has_fixed_credit || self.work < self.work_max || self.held() < CREDIT_START)
             && (self.in_flight_bytes < self.window_bytes || self.in_flight.is_empty())

@@ -17,6 +17,7 @@ mod operator;
 mod overload;
 mod progress;
 mod ready;
+mod recall;
 mod results;
 mod scheduling;
 mod services;

@@ -105,6 +105,8 @@ impl Oracle {
             "it is held up by a client that does not take its updates".into()
         } else if worker.is_full {
             "its batch could not be sent".into()
+        } else if worker.is_recalled {
+            "it was recalled, and its first task has not ended since".into()
         } else if worker.parked_until.is_some_and(|until| until > self.now) {
             "it gave a task back less than a heartbeat ago".into()
         } else if all >= u64::from(tasks_max) {

@@ -121,6 +121,8 @@ pub(super) struct Worker {
     pub(super) is_full: bool,
     /// It gave something back: nothing for it until then.
     pub(super) parked_until: Option<u64>,
+    /// It was asked to give back all but the first, which has not ended since.
+    pub(super) is_recalled: bool,
     /// A task that was next did not fit its bytes since anything changed about it.
     pub(super) is_passed_over: bool,
     /// Of READY; `None`: all of it was said.
@@ -220,6 +222,7 @@ impl Worker {
             beside: 0,
             is_full: false,
             parked_until: None,
+            is_recalled: false,
             is_passed_over: false,
             next_part: Some(0),
             ready_at: 0,

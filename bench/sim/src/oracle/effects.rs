@@ -20,6 +20,7 @@ impl Oracle {
             Effect::Result { to, head, said } => self.on_result(*to, head, said),
             Effect::Progress { to, head, payload } => self.on_update(*to, head, payload),
             Effect::Send { to, command: Sent::Ack(count) } => self.on_ack_sent(*to, *count),
+            Effect::Send { to, command: Sent::Recall(recall) } => self.on_recall(*to, recall),
             Effect::Send { command: Sent::Cancel(cancel), .. } => {
                 self.expire_running(cancel.attempt);
                 self.match_or_keep(effect);

@@ -11,6 +11,9 @@ use pinmesh_protocol::status::RefusedCode;
 use super::book::{Who, WorkerNo};
 use super::{Expected, Oracle, Piece};
 
+/// A task is never late before that, nanoseconds.
+const RECALL_MIN: u64 = 5_000_000;
+
 impl Oracle {
     /// The host of a session; a session of anybody else is refused.
     fn host_of(&mut self, conn: Conn) -> Option<PeerId> {
@@ -104,6 +107,34 @@ impl Oracle {
         self.count_end(conn, 0);
         let pieces = recalled.attempts.iter().map(|attempt| Piece::Recalled(conn, *attempt));
         self.pieces.extend(pieces);
+    }
+
+    /// RECALL: of a worker whose first task takes long, to its supervisor, for what is behind that.
+    pub(super) fn on_recall(&mut self, to: Conn, recall: &Attempts) -> Result<(), String> {
+        let Some(Who::Host(id)) = self.sessions.get(&to).map(|session| session.who) else {
+            return Err(format!("RECALL to {to:?}, who is no supervisor"));
+        };
+        // The slot may have its next process already, of which the supervisor has yet to tell.
+        let is_it = |number: &WorkerNo| {
+            let worker = &self.workers[number];
+            let mut holds = worker.holds.iter().map(|age| &self.tasks[age].attempt);
+            worker.slot == recall.slot && holds.any(|held| Some(held) == recall.attempts.first())
+        };
+        let Some(number) = self.workers_of(id).into_iter().find(is_it) else {
+            return Err(format!("RECALL of a worker that is not there: {recall:?}"));
+        };
+        let holds = &self.workers[&number].holds;
+        let behind: Vec<_> = holds.iter().skip(1).map(|age| self.tasks[age].attempt).collect();
+        let is_late = holds
+            .first()
+            .is_some_and(|age| self.tasks[age].sent_at.saturating_add(RECALL_MIN) <= self.now);
+        if behind != recall.attempts || behind.is_empty() || !is_late || !self.is_tick {
+            return Err(format!("RECALL {:?}; behind the first: {behind:?}", recall.attempts));
+        }
+        if let Some(worker) = self.workers.get_mut(&number) {
+            worker.is_recalled = true;
+        }
+        Ok(())
     }
 
     /// One of the attempts that are given back: by the worker that holds it, or by its supervisor.

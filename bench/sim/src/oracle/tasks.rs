@@ -86,6 +86,7 @@ impl Oracle {
         task.is_listed = false;
         let Some(holder) = task.holder.take() else { return };
         if let Some(worker) = self.workers.get_mut(&holder) {
+            worker.is_recalled &= worker.holds.first() != Some(&age);
             worker.holds.retain(|held| *held != age);
             worker.is_passed_over = false;
         }

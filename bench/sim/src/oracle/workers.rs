@@ -86,6 +86,7 @@ impl Oracle {
         worker.ready_at = event;
         worker.services = ready.services.iter().map(|name| (*name).to_owned()).collect();
         worker.is_passed_over = false;
+        worker.is_recalled = false;
         if is_gone {
             return self.lose_worker(number, None);
         }

@@ -2,7 +2,7 @@
 
 use pinmesh_core::{Conn, Outbox, ProgressHead, ResultBody, ResultHead, TaskHead};
 use pinmesh_protocol::command::{
-    Accepted, CancelAttempt, FromBroker, Heartbeat, StageTimes, Welcome,
+    Accepted, Attempts, CancelAttempt, FromBroker, Heartbeat, StageTimes, Welcome,
 };
 use pinmesh_protocol::status::{FetchState, RefusedCode, Status};
 
@@ -45,6 +45,7 @@ pub(crate) enum Sent {
     Accepted(Accepted),
     Fetched(Vec<u8>, FetchState),
     Cancel(CancelAttempt),
+    Recall(Attempts),
     Other(String),
 }
 
@@ -81,6 +82,7 @@ impl Outbox<TestBody> for Recorder {
             FromBroker::Accepted(accepted) => Sent::Accepted(accepted),
             FromBroker::Fetched(fetched) => Sent::Fetched(fetched.key.to_vec(), fetched.state),
             FromBroker::Cancel(cancel) => Sent::Cancel(cancel),
+            FromBroker::Recall(recall) => Sent::Recall(recall),
             other => Sent::Other(format!("{other:?}")),
         };
         self.effects.push(Effect::Send { to, command });
