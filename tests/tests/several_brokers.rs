@@ -119,7 +119,11 @@ fn in_flight(broker: &Broker) -> u64 {
 #[test]
 fn a_worker_divides_its_window_among_its_brokers() {
     let _turn = turn();
-    let brokers = [Broker::start(&[]), Broker::start(&[])];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fixed.toml");
+    fs::write(&path, "[scheduling]\nfixed_credit = true\n").unwrap();
+    let flags = ["--config", path.to_str().unwrap()];
+    let brokers = [Broker::start(&flags), Broker::start(&flags)];
     let flags = ["--backend", &brokers[1].backend, "--window", "100"];
     let supervisor = Supervisor::start(&brokers[0].backend, 1, &flags);
     let clients = brokers.each_ref().map(|it| Client::connect(&it.frontend).unwrap());
