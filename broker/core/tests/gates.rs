@@ -119,6 +119,19 @@ fn room_under_the_cap_is_filled_by_a_worker_of_another_group() {
 }
 
 #[test]
+fn room_under_the_cap_is_offered_to_others_where_its_own_worker_takes_no_more() {
+    let mut sim = capped(1);
+    sim.client(1);
+    let worker = sim.worker(2, &["work"]);
+    let sent = submit_all(&mut sim, 0..2);
+    let other = sim.worker(3, &["work", "other"]);
+    // It leaves: what it holds is its last.
+    sim.window(worker, 0, 0);
+    let next = tasks(&sim.done(&sent[0]));
+    assert_eq!(next.iter().map(|task| task.to).collect::<Vec<_>>(), [other]);
+}
+
+#[test]
 fn a_cancelled_task_counts_until_its_worker_has_let_go_of_it() {
     let mut sim = capped(1);
     let client = sim.client(1);
