@@ -12,4 +12,4 @@ need_toolchain
 say "building (release)"
 cargo build --release --locked -p pinmesh-broker -p pinmesh-worker -p pinmesh-tests --bins
 say "scheduling at $(git describe --always --dirty 2>/dev/null || echo 'an unknown commit')"
-target/release/pinmesh-scheduling "$@"
+PINMESH_BIN_DIR=$ROOT/target/release target/release/pinmesh-scheduling "$@"

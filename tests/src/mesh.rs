@@ -128,8 +128,18 @@ impl Broker {
     /// It cannot connect.
     #[track_caller]
     pub fn client(&self) -> Client {
+        self.client_named("test")
+    }
+
+    /// A client of it with a name, by which fairness goes.
+    ///
+    /// # Panics
+    /// It cannot connect.
+    #[track_caller]
+    pub fn client_named(&self, name: &str) -> Client {
         Client::builder()
             .broker(&self.frontend)
+            .name(name)
             .connect_timeout(READY_LIMIT)
             .connect()
             .unwrap_or_else(|error| panic!("{error}"))

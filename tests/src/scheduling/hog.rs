@@ -7,7 +7,7 @@ use pinmesh_client::{Client, ContentType};
 use super::Findings;
 use super::open_loop::send;
 use super::sample::Sample;
-use crate::{Mesh, READY_LIMIT};
+use crate::Mesh;
 
 const WORKERS: usize = 2;
 const WORK: Duration = Duration::from_millis(1);
@@ -19,7 +19,7 @@ const TIMED: usize = 300;
 
 pub(super) fn run() -> Findings {
     let mesh = Mesh::start(WORKERS, &[]);
-    let newcomer = connect(&mesh, "newcomer");
+    let newcomer = mesh.broker.client_named("newcomer");
     let time = || {
         let task = newcomer.task("spin").content_type(ContentType::TEXT);
         let work = format!("{}ns", WORK.as_nanos());
@@ -31,7 +31,7 @@ pub(super) fn run() -> Findings {
         Sample::of((0..TIMED).map(|_| once()))
     };
     let idle = time();
-    let hogs: Vec<Client> = (0..CONNECTIONS).map(|_| connect(&mesh, "hog")).collect();
+    let hogs: Vec<Client> = (0..CONNECTIONS).map(|_| mesh.broker.client_named("hog")).collect();
     let ends = hogs[0].completions();
     for hog in &hogs {
         let task = hog.task("spin");
@@ -59,9 +59,4 @@ pub(super) fn run() -> Findings {
         "a single task is delayed by at most ten idle responses and two service times (p99)",
     );
     findings
-}
-
-fn connect(mesh: &Mesh, name: &str) -> Client {
-    let builder = Client::builder().broker(&mesh.broker.frontend).name(name);
-    builder.connect_timeout(READY_LIMIT).connect().unwrap_or_else(|error| panic!("{error}"))
 }

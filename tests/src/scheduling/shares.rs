@@ -37,8 +37,11 @@ pub(super) fn run(time: Duration, has_outlier: bool) -> Findings {
     let settle = Instant::now() + time / 10;
     serve(&classes, &queues, settle, &mut counted);
     counted = [Served::default(); 10];
+    // By a client of another name, so that its turn comes before the backlog has been worked off.
+    let stranger = mesh.broker.client_named("outlier");
     if has_outlier {
-        send(&classes[OUTLIER_CLASS - 1], &queues[OUTLIER_CLASS - 1], u64::MAX, OUTLIER * WORK_NS);
+        let task = stranger.task("spin").priority(OUTLIER_CLASS as u8);
+        send(&task, &queues[OUTLIER_CLASS - 1], u64::MAX, OUTLIER * WORK_NS);
     }
     serve(&classes, &queues, Instant::now() + time, &mut counted);
     judge(&counted, has_outlier)
@@ -71,8 +74,8 @@ fn serve(
                 } else {
                     served.tasks += 1;
                     served.service_ns += reply.stages.map_or(0, |stages| stages.service_ns);
+                    send(task, queue, 0, WORK_NS);
                 }
-                send(task, queue, 0, WORK_NS);
             }
         }
         if is_idle {
