@@ -199,7 +199,10 @@ mod tests {
             ("[services.x]\nburst = 3\n", "burst needs rate"),
             ("[services]\nx = 3\n", "must be a table, [services.x]"),
             ("services = 3\n", "must be a table"),
-            ("[limits]\nservices = 2\n[services.a]\n[services.b]\n[services.c]\n", "[limits] services"),
+            (
+                "[limits]\nservices = 2\n[services.a]\n[services.b]\n[services.c]\n",
+                "[limits] services",
+            ),
         ] {
             let error = loaded(text).expect_err(text);
             assert!(error.contains(told), "{text}: {error}");
