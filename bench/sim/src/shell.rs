@@ -300,6 +300,7 @@ impl Outbox<Body> for Shell {
         let progress = ClientProgress {
             request_id: head.request_id,
             submission: head.submission,
+            task: head.task,
             dispatch: head.dispatch,
             sequence: head.sequence,
             kind: head.kind,

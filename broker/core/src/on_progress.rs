@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use pinmesh_protocol::command::FromBroker;
+use pinmesh_protocol::id::TaskId;
 use pinmesh_protocol::limits::{STREAM_BYTES_MAX, UPDATE_OVERHEAD_BYTES};
 use pinmesh_protocol::status::{ProgressKind, RefusedCode};
 
@@ -85,6 +86,7 @@ impl<B: Body> State<B> {
         let head = ProgressHead {
             request_id: of.request_id,
             submission: of.submission,
+            task: TaskId(task.bits()),
             dispatch: of.dispatch,
             sequence: progress.sequence,
             kind: progress.kind,

@@ -53,6 +53,8 @@ pub struct ProgressHead {
     pub request_id: RequestId,
     /// The submission.
     pub submission: Submission,
+    /// The task.
+    pub task: TaskId,
     /// Which sending of the task says it.
     pub dispatch: Dispatch,
     /// Counts up within the attempt.

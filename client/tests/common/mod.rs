@@ -13,7 +13,7 @@ use pinmesh_protocol::command::{
     ClientProgress, FromBroker, Payload, ServiceRef, StageTimes, Submit, TaskResult, ToBroker,
     Welcome,
 };
-use pinmesh_protocol::id::{ContentType, Dispatch, Epoch, RequestId, Submission};
+use pinmesh_protocol::id::{ContentType, Dispatch, Epoch, RequestId, Submission, TaskId};
 use pinmesh_protocol::status::{ProgressKind, Status};
 use pinmesh_protocol::{BatchReader, BatchWriter};
 use pinmesh_transport::{
@@ -320,6 +320,7 @@ impl Broker {
         let progress = ClientProgress {
             request_id: held.id,
             submission: held.submission,
+            task: TaskId(9),
             dispatch: Dispatch(1),
             sequence,
             kind,

@@ -277,6 +277,8 @@ pub struct ClientProgress<'a> {
     pub request_id: RequestId,
     /// The submission.
     pub submission: Submission,
+    /// The broker's number for it: where it has forgotten the request, its task is another one.
+    pub task: TaskId,
     /// The attempt's dispatch, so that updates of a repeated attempt are told apart.
     pub dispatch: Dispatch,
     /// Counts up within the attempt, from 1.

@@ -187,8 +187,8 @@ FROM_BROKER = BOTH | {
         ("submission", u32), ("service", service), ("tries", u32), ("deadline_ns", nil_or(u64)),
         ("max_runtime_ns", u64), ("content_type", u32), ("options", nil_or(options)),
         ("payload", payload)]),
-    36: ("PROGRESS", [("request_id", u64), ("submission", u32), ("dispatch", u32),
-        ("sequence", u64), ("kind", one_of(0, 1)), *PAYLOAD]),
+    36: ("PROGRESS", [("request_id", u64), ("submission", u32), ("task", u64),
+        ("dispatch", u32), ("sequence", u64), ("kind", one_of(0, 1)), *PAYLOAD]),
     37: ("DRAIN", []),
     50: ("RECALL", [("slot", u16), ("attempts", attempts)]),
 }

@@ -58,6 +58,7 @@ impl Oracle {
             let head = ProgressHead {
                 request_id: task.request,
                 submission: task.submission,
+                task: task.id.unwrap_or_default(),
                 dispatch: task.dispatch,
                 sequence: progress.sequence,
                 kind: progress.kind,

@@ -93,7 +93,7 @@ pub(super) fn from_broker<'a>(
         op::SERVICE => ("SERVICE", 2),
         op::ACCEPTED => ("ACCEPTED", 2),
         op::FETCHED => ("FETCHED", 2),
-        op::PROGRESS => ("PROGRESS", 7),
+        op::PROGRESS => ("PROGRESS", 8),
         op::DRAIN => ("DRAIN", 0),
         op::RECALL => ("RECALL", 2),
         op::CANCEL => ("CANCEL", 5),
@@ -274,6 +274,7 @@ fn client_progress<'a>(c: &mut Cursor<'a>, frames: &mut Frames<'a>) -> Read<Clie
     Ok(ClientProgress {
         request_id: RequestId(c.uint("request_id")?),
         submission: Submission(c.u32("submission")?),
+        task: TaskId(c.uint("task")?),
         dispatch: Dispatch(c.u32("dispatch")?),
         sequence: c.uint("sequence")?,
         kind: known(c, "kind", ProgressKind::from_wire)?,

@@ -234,9 +234,10 @@ fn write_worker_progress(out: &mut Vec<u8>, c: &WorkerProgress<'_>) {
 }
 
 fn write_client_progress(out: &mut Vec<u8>, c: &ClientProgress<'_>) {
-    begin(out, 7, op::PROGRESS);
+    begin(out, 8, op::PROGRESS);
     put_uint(out, c.request_id.0);
     put_uint(out, c.submission.0.into());
+    put_uint(out, c.task.0);
     put_uint(out, c.dispatch.0.into());
     put_uint(out, c.sequence);
     out.push(c.kind.to_wire());

@@ -257,6 +257,7 @@ fn client_progress(c: &ClientProgress<'_>) -> Fields {
     vec![
         ("request_id", json!(c.request_id)),
         ("submission", json!(c.submission)),
+        ("task", json!(c.task)),
         ("dispatch", json!(c.dispatch)),
         ("sequence", json!(c.sequence)),
         ("kind", json!(c.kind.to_wire())),

@@ -298,6 +298,7 @@ fn client_progress() -> impl Strategy<Value = ClientProgress<'static>> {
         ClientProgress {
             request_id: RequestId(request),
             submission: Submission(submission),
+            task: progress.attempt.task,
             dispatch: progress.attempt.dispatch,
             sequence: progress.sequence,
             kind: progress.kind,

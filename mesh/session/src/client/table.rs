@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use pinmesh_protocol::command::ClientProgress;
-use pinmesh_protocol::id::{ContentType, Dispatch, Epoch, Priority, RequestId, Submission};
+use pinmesh_protocol::id::{ContentType, Dispatch, Epoch, Priority, RequestId, Submission, TaskId};
 
 use super::event::{Cancel, LinkId, NewRequest, ServiceId};
 use crate::Time;
@@ -33,6 +33,7 @@ pub(super) struct Earlier {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Heard {
     epoch: Epoch,
+    task: TaskId,
     dispatch: Dispatch,
     sequence: u64,
 }
@@ -40,9 +41,11 @@ pub(super) struct Heard {
 impl Heard {
     /// Takes the next update; `false`: it was heard before, or is of an attempt before.
     pub(super) fn take(&mut self, epoch: Epoch, progress: &ClientProgress<'_>) -> bool {
-        let next = Self { epoch, dispatch: progress.dispatch, sequence: progress.sequence };
-        let is_new =
-            epoch != self.epoch || (next.dispatch, next.sequence) > (self.dispatch, self.sequence);
+        let ClientProgress { task, dispatch, sequence, .. } = *progress;
+        let next = Self { epoch, task, dispatch, sequence };
+        // A broker that had forgotten the request begins anew, with another task.
+        let is_new = (epoch, task) != (self.epoch, self.task)
+            || (dispatch, sequence) > (self.dispatch, self.sequence);
         if is_new {
             *self = next;
         }

@@ -431,6 +431,7 @@ fn others_from() -> Vec<(&'static str, FromBroker<'static>)> {
         FromBroker::Progress(ClientProgress {
             request_id: RequestId(1),
             submission: Submission(1),
+            task: progress.attempt.task,
             dispatch: progress.attempt.dispatch,
             sequence: progress.sequence,
             kind,

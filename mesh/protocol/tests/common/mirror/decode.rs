@@ -215,11 +215,12 @@ fn decode_from(op: u8, bytes: &[u8]) -> FromBroker<'static> {
             FromBroker::Progress(ClientProgress {
                 request_id: RequestId(w.1),
                 submission: Submission(w.2),
-                dispatch: Dispatch(w.3),
-                sequence: w.4,
-                kind: known(w.5, ProgressKind::from_wire),
-                content_type: ContentType(w.6),
-                payload: payload(w.7),
+                task: TaskId(w.3),
+                dispatch: Dispatch(w.4),
+                sequence: w.5,
+                kind: known(w.6, ProgressKind::from_wire),
+                content_type: ContentType(w.7),
+                payload: payload(w.8),
             })
         }
         37 => FromBroker::Drain,

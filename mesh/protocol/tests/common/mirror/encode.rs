@@ -161,6 +161,7 @@ fn encode_from(command: &FromBroker<'_>) -> Vec<u8> {
             36,
             c.request_id.0,
             c.submission.0,
+            c.task.0,
             c.dispatch.0,
             c.sequence,
             c.kind.to_wire(),

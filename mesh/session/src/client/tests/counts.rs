@@ -55,6 +55,7 @@ fn streamed_progress_is_acknowledged_among_results_and_conflated_progress_is_not
     let progress = |kind| ClientProgress {
         request_id: RequestId(1),
         submission: Submission(1),
+        task: TaskId(9),
         dispatch: Dispatch(1),
         sequence: 1,
         kind,

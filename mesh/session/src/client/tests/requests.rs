@@ -1,7 +1,7 @@
 //! Requests: windows, results, BUSY, limits.
 
 use pinmesh_protocol::command::{ClientProgress, Payload};
-use pinmesh_protocol::id::Dispatch;
+use pinmesh_protocol::id::{Dispatch, TaskId};
 use pinmesh_protocol::status::ProgressKind;
 
 use super::*;
@@ -150,6 +150,7 @@ fn update(dispatch: u32, sequence: u64, kind: ProgressKind) -> FromBroker<'stati
     FromBroker::Progress(ClientProgress {
         request_id: RequestId(1),
         submission: Submission(1),
+        task: TaskId(9),
         dispatch: Dispatch(dispatch),
         sequence,
         kind,
@@ -188,4 +189,21 @@ fn while_it_is_held_a_client_acknowledges_nothing() {
     assert_eq!(bench.effects(), [Effect::Ack(LINK, 2)]);
     bench.event(ClientEvent::Hold(false));
     assert_eq!(bench.effects(), [], "nothing is new");
+}
+
+#[test]
+fn updates_of_another_task_for_the_same_request_begin_anew() {
+    let mut bench = Bench::open(1);
+    bench.event(ClientEvent::Submit(request(0)));
+    bench.effects();
+    let of_task = |task| match update(1, 1, ProgressKind::Latest) {
+        FromBroker::Progress(progress) => {
+            FromBroker::Progress(ClientProgress { task: TaskId(task), ..progress })
+        }
+        other => other,
+    };
+    for (task, told) in [(9, 1), (9, 1), (10, 2)] {
+        bench.receive(LINK, of_task(task));
+        assert_eq!(bench.client.counters().updates, told, "task {task}");
+    }
 }
