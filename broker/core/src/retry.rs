@@ -68,6 +68,14 @@ impl<B: Body> State<B> {
         if task.state == TaskState::Ended {
             return self.requeue(key, out);
         }
+        if loss.cause.is_charged()
+            || matches!(loss.cause, LossKind::MaxRuntime | LossKind::Cancelled)
+        {
+            // What it used up before it was killed is its client's, as if it had ended.
+            let away = self.now.since(task.dispatched_at).0;
+            self.settle(key, away, away);
+        }
+        let task = self.tasks.at(key.index());
         match loss.cause {
             LossKind::MaxRuntime => {
                 self.release(key);

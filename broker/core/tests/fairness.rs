@@ -3,9 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use pinmesh_core::{Conn, CoreConfig};
+use pinmesh_core::{Conn, CoreConfig, Event, Span};
+use pinmesh_protocol::TaskOptions;
+use pinmesh_protocol::command::Lost;
+use pinmesh_protocol::id::{Incarnation, Slot};
+use pinmesh_protocol::status::LossKind;
 
-use crate::support::{Ask, Greeting, Sim, TaskSent, results, tasks};
+use crate::support::{Ask, Greeting, Sim, TaskSent, attempt, results, tasks};
 
 const MS: u64 = 1_000_000;
 const US: u64 = 1_000;
@@ -302,4 +306,51 @@ fn a_client_with_one_task_at_a_time_pays_for_its_long_ones() {
     let used = plant.used(|(_, _, client)| *client == bob);
     let ratio = used[&true] as f64 / used[&false] as f64;
     assert!(ratio < 1.2, "bob has more than his half: {used:?}");
+}
+
+/// What two clients that always have tasks use up, when those of one are killed after 100 ms and those
+/// of the other end after one; nanoseconds.
+fn used_beside_killed(cause: LossKind) -> (u64, u64) {
+    let mut sim = Sim::new();
+    sim.checks_every = 101;
+    let (killed, honest) = (sim.client_named(1, "killed"), sim.client_named(2, "honest"));
+    let options = Ok(TaskOptions { tries_max: Some(1), ..TaskOptions::default() });
+    for request in 1..=500 {
+        for client in [killed, honest] {
+            sim.ask(client, Ask { request, options: options.clone(), ..Ask::default() });
+        }
+    }
+    let supervisor = sim.supervisor(3, 3, &[(0, 1)]);
+    let (mut life, mut used) = (1, (0, 0));
+    let greet = |sim: &mut Sim, life: u32| {
+        let own =
+            Greeting { host: Some(3), incarnation: life, window_tasks: 1, ..Greeting::default() };
+        tasks(&sim.greet(10 + life, (10 + life % 200) as u8, own))[0]
+    };
+    let mut task = greet(&mut sim, life);
+    let killed_id = task.head.client_id;
+    for _ in 0..400 {
+        if task.head.client_id != killed_id {
+            used.1 += MS;
+            task = tasks(&sim.done_after(&task, MS))[0];
+            continue;
+        }
+        used.0 += 100 * MS;
+        sim.pass(Span::from_millis(100));
+        let (slot, incarnation) = (Slot(0), Incarnation(life));
+        let running = Some(attempt(&task));
+        let lost = Lost { slot, incarnation, cause, detail: 9, running, started: Vec::new() };
+        sim.event(Event::Lost(supervisor, lost));
+        life += 1;
+        task = greet(&mut sim, life);
+    }
+    used
+}
+
+#[test]
+fn who_has_its_tasks_killed_or_crash_pays_for_the_time_they_had() {
+    for cause in [LossKind::MaxRuntime, LossKind::Signalled, LossKind::OutOfMemory] {
+        let (killed, honest) = used_beside_killed(cause);
+        assert!(honest * 4 > killed, "{cause}: {honest} ns beside {killed}");
+    }
 }
