@@ -37,6 +37,11 @@ impl<B: Body> State<B> {
             self.ledger.stale_updates += 1;
             return;
         };
+        if is_stream && self.objection_to_result(&progress.body).is_some() {
+            // It was not taken: its sender says it again, and its task goes on.
+            let reason = "PROGRESS: no memory for more `stream` updates";
+            return self.refuse_session(conn, RefusedCode::Full, reason, out);
+        }
         // Its own number: what an attempt of an earlier life is called says nothing of later ones.
         let dispatch = self.tasks.at(task.index()).dispatch;
         let is_new = self.progress.take(task, dispatch, progress.sequence);

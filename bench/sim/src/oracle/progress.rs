@@ -47,6 +47,9 @@ impl Oracle {
             self.ledger.stale_updates += 1;
             return;
         };
+        if is_stream && self.is_too_much(&progress.body) {
+            return self.refuse_session(conn, RefusedCode::Full);
+        }
         let Some(task) = self.tasks.get_mut(&age) else { return };
         if task.said.0 != task.dispatch {
             task.said = (task.dispatch, 0);
