@@ -6,6 +6,7 @@
 use pinmesh_protocol::id::{Incarnation, Slot};
 use pinmesh_protocol::status::LossKind;
 
+use super::link::Link;
 use super::{Effects, Note, Phase, STARTING_NS, Supervision, WATCH_STARTING_NS};
 use crate::time::Time;
 
@@ -26,7 +27,7 @@ enum Step {
     /// It finishes; at `until` it is killed, and what it ran goes back unharmed.
     Leaving { before: Incarnation, until: Time },
     /// The new one has been started, and is to serve.
-    Coming { since: Time },
+    Coming { since: Time, incarnation: Incarnation },
 }
 
 impl Supervision {
@@ -69,6 +70,7 @@ impl Supervision {
     /// The step after this one; [`Step::Next`]: this worker is done. `None`: not yet.
     fn next_step<E: Effects>(&mut self, now: Time, renewal: Renewal, fx: &mut E) -> Option<Step> {
         let (drain_ns, grace_ns) = (self.config.drain_ns, self.config.grace_ns);
+        let is_cut_off = !self.links.iter().all(Link::is_open);
         let child = self.child(renewal.slot)?;
         match renewal.step {
             Step::Next => {
@@ -77,7 +79,7 @@ impl Supervision {
                 Some(Step::Leaving { before, until })
             }
             Step::Leaving { before, .. } if child.incarnation() > before && child.is_alive() => {
-                Some(Step::Coming { since: now })
+                Some(Step::Coming { since: now, incarnation: child.incarnation() })
             }
             Step::Leaving { until, .. } if now < until => None,
             Step::Leaving { before, .. } => {
@@ -88,11 +90,15 @@ impl Supervision {
                 let until = now.after(grace_ns.max(WATCH_STARTING_NS));
                 Some(Step::Leaving { before, until })
             }
-            // A broker that is away keeps a worker from being ready, and nobody from being renewed.
-            Step::Coming { since } => {
+            Step::Coming { incarnation, .. } if child.incarnation() > incarnation => {
+                Some(Step::Coming { since: now, incarnation: child.incarnation() })
+            }
+            // A broker that is away keeps a worker from being ready, and nobody from being renewed. A
+            // worker that a broker which is there does not take stops the renewal.
+            Step::Coming { since, .. } => {
                 let serves = child.is_alive() && fx.is_ready(renewal.slot);
-                let is_patient = now.since(since) < STARTING_NS || !child.is_running();
-                (serves || !is_patient).then_some(Step::Next)
+                let is_over = now.since(since) >= STARTING_NS && child.is_running();
+                (serves || is_over && is_cut_off).then_some(Step::Next)
             }
         }
     }

@@ -1,5 +1,6 @@
 //! A rolling restart: one worker after the other, and none is missed.
 
+use pinmesh_protocol::command::FromBroker;
 use pinmesh_protocol::id::{Incarnation, Slot};
 use pinmesh_protocol::status::LossKind;
 
@@ -102,11 +103,27 @@ fn a_broker_that_is_away_does_not_stop_it() {
     fake.run_echoed(10 * MS);
     fake.page(0).turn = 1;
     fake.page(0).lacks_sessions = true;
+    fake.receive(B, FromBroker::Goodbye);
     fake.run_echoed(9 * S);
     assert_eq!(asked(&fake), [0]);
     fake.run_echoed(2 * S);
     assert_eq!(asked(&fake), [0, 1]);
-    assert!(fake.lost(B).len() <= 1);
+}
+
+#[test]
+fn a_worker_that_a_broker_does_not_take_stops_it() {
+    let mut fake = Fake::up(2, 1);
+    fake.event(Event::Renew);
+    fake.page(0).turn = 0;
+    die(&mut fake, 0, Death::Exited(0));
+    fake.run_echoed(10 * MS);
+    fake.page(0).turn = 1;
+    fake.page(0).lacks_sessions = true;
+    fake.run_echoed(60 * S);
+    assert_eq!(asked(&fake), [0]);
+    fake.page(0).lacks_sessions = false;
+    fake.run_echoed(200 * MS);
+    assert_eq!(asked(&fake), [0, 1]);
 }
 
 #[test]
