@@ -49,11 +49,6 @@ pub(crate) struct Serving {
 }
 
 impl Service {
-    /// Whether this group serves it.
-    pub(crate) fn is_served_by(&self, group: GroupKey) -> bool {
-        self.groups.iter().any(|serving| serving.group == group)
-    }
-
     /// Classes that wait, unless it is closed.
     pub(crate) fn classes_in_turn(&self) -> impl Iterator<Item = usize> {
         (0..CLASSES).filter(|class| self.is_in_turn && self.waiting.has(*class))

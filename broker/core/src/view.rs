@@ -15,7 +15,7 @@ use crate::broker::Broker;
 use crate::config::ServiceLimits;
 use crate::event::Body;
 use crate::service::Service;
-use crate::slab::{Key, TaskKey};
+use crate::slab::{Key, ServiceKey, TaskKey};
 use crate::state::State;
 use crate::task::{Task, TaskState};
 use crate::time::{Span, Time};
@@ -291,7 +291,7 @@ impl<B: Body> Broker<B> {
             max_runtime: task.max_runtime,
             ahead: service.filter(|_| is_pending).map(|service| ahead_of(state, service, key)),
             obstacles: match service.filter(|_| is_pending) {
-                Some(service) => obstacles(state, service),
+                Some(service) => obstacles(state, task.service, service),
                 None => Vec::new(),
             },
         })
@@ -309,7 +309,7 @@ fn ahead_of<B>(state: &State<B>, service: &Service, key: TaskKey) -> u32 {
     before.take_while(|index| *index != key.index()).count() as u32
 }
 
-fn obstacles<B>(state: &State<B>, service: &Service) -> Vec<Obstacle> {
+fn obstacles<B>(state: &State<B>, key: ServiceKey, service: &Service) -> Vec<Obstacle> {
     let mut found = Vec::new();
     if service.gate.is_paused {
         found.push(Obstacle::Paused);
@@ -325,10 +325,15 @@ fn obstacles<B>(state: &State<B>, service: &Service) -> Vec<Obstacle> {
         return found;
     }
     let mut standings: Vec<(WorkerStanding, u32)> = Vec::new();
+    // A group knows its services in order: to look there takes no walk through all groups.
+    let is_serving = |group| {
+        let group = state.groups.get(group);
+        group.is_some_and(|group| group.services.binary_search(&key).is_ok())
+    };
     let serving = state
         .workers
         .iter()
-        .filter(|(_, worker)| worker.group.is_some_and(|group| service.is_served_by(group)));
+        .filter(|(_, worker)| worker.group.is_some_and(|group| is_serving(group)));
     for (_, worker) in serving {
         let standing = worker_standing(worker);
         match standings.iter_mut().find(|(known, _)| *known == standing) {
