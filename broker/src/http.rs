@@ -28,6 +28,8 @@ use crate::error::BrokerError;
 const CONNECTIONS_MAX: usize = 64;
 /// How long a request's headers may take, and how long a connection may be idle.
 const HEADERS_MAX: Duration = Duration::from_secs(10);
+/// How long a connection may last: one that reads nothing must not keep its place.
+const CONNECTION_MAX: Duration = Duration::from_secs(60);
 /// How long nothing is accepted after an error, such as want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of a request's head.
@@ -132,8 +134,11 @@ where
         builder.timer(TokioTimer::new()).header_read_timeout(HEADERS_MAX);
         builder.max_buf_size(HEAD_BYTES_MAX);
         let service = TowerToHyperService::new(router);
-        if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
-            tracing::debug!(%error, "a connection to the admin API broke");
+        let serving = builder.serve_connection(TokioIo::new(stream), service);
+        match tokio::time::timeout(CONNECTION_MAX, serving).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a connection to the admin API broke"),
+            Err(_) => tracing::debug!("a connection to the admin API was there for too long"),
         }
         drop(permit);
     });
@@ -142,7 +147,12 @@ where
 /// A socket that only this user can connect to. One that a broker has left behind is replaced.
 fn bind_unix(path: &Path) -> io::Result<StdUnixListener> {
     let is_socket = path.symlink_metadata().is_ok_and(|data| data.file_type().is_socket());
-    if is_socket && StdUnixStream::connect(path).is_err() {
+    // Refused: nobody listens. Any other error may be somebody else's socket, of another kind.
+    let is_left_behind = || {
+        StdUnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    };
+    if is_socket && is_left_behind() {
         std::fs::remove_file(path)?;
     }
     // Before it is there, so that nobody else can connect in between.
