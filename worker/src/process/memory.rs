@@ -114,11 +114,7 @@ impl MemoryGroups {
         fs::create_dir(&folder)?;
         let group = MemoryGroup { version: self.version, folder };
         if let Some(bytes) = self.limit_bytes {
-            let file = match self.version {
-                Version::V1 => "memory.limit_in_bytes",
-                Version::V2 => "memory.max",
-            };
-            fs::write(group.folder.join(file), bytes.to_string())?;
+            group.bound(bytes)?;
         }
         Ok(group)
     }
@@ -160,6 +156,19 @@ impl MemoryGroup {
     /// The kernel refuses.
     pub fn add(&self, pid: i32) -> io::Result<()> {
         fs::write(self.folder.join("cgroup.procs"), pid.to_string())
+    }
+
+    /// Bounds what its processes take together, swap included.
+    fn bound(&self, bytes: u64) -> io::Result<()> {
+        let bytes = bytes.to_string();
+        let (limit, swap, swap_bytes) = match self.version {
+            Version::V1 => ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", &*bytes),
+            Version::V2 => ("memory.max", "memory.swap.max", "0"),
+        };
+        fs::write(self.folder.join(limit), &bytes)?;
+        let swap = self.folder.join(swap);
+        // A kernel that does not account for swap has no such file.
+        if swap.exists() { fs::write(swap, swap_bytes) } else { Ok(()) }
     }
 
     /// Whether the kernel has killed one of its processes for want of memory.
