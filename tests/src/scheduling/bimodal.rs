@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Findings;
 use super::open_loop::{Outcome, poisson, run as run_plan};
-use super::random::SplitMix64;
+use super::random::Random;
 use super::sample::Sample;
 use crate::{Broker, Mesh, Supervisor};
 
@@ -36,7 +36,7 @@ fn measure(findings: &mut Findings, name: &str, flags: &[&str], time: Duration, 
     let task = client.task("sleep");
     let mean_ns = SHORT_NS as f64 * (1.0 + LONG_SHARE * (LONG_FACTOR - 1) as f64);
     let rate = LOAD * WORKERS as f64 / (mean_ns / 1e9);
-    let mut random = SplitMix64(seed);
+    let mut random = Random::new(seed);
     let plan = poisson(rate, time, &mut random, |random| {
         if random.uniform() <= LONG_SHARE { LONG_FACTOR * SHORT_NS } else { SHORT_NS }
     });

@@ -69,12 +69,12 @@ pub(super) fn jbsq(jobs: &[Job], servers: usize, credit: usize, transit_ns: u64)
 
 #[cfg(test)]
 mod tests {
-    use super::super::random::SplitMix64;
+    use super::super::random::Random;
     use super::super::sample::Sample;
     use super::*;
 
     fn poisson(load: f64, servers: usize, count: usize) -> Vec<Job> {
-        let mut random = SplitMix64(7);
+        let mut random = Random::new(7);
         let mut at = 0.0;
         let mut job = || {
             at += random.exponential() / (load * servers as f64);

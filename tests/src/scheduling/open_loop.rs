@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pinmesh_client::{Client, Completions, ContentType, Error, RawOutcome, Task};
 
-use super::random::SplitMix64;
+use super::random::Random;
 
 /// How long after the last planned send the last ends may come.
 const DRAIN_TIME: Duration = Duration::from_secs(60);
@@ -24,8 +24,8 @@ pub(super) struct Planned {
 pub(super) fn poisson(
     rate_per_s: f64,
     time: Duration,
-    random: &mut SplitMix64,
-    mut work_ns: impl FnMut(&mut SplitMix64) -> u64,
+    random: &mut Random,
+    mut work_ns: impl FnMut(&mut Random) -> u64,
 ) -> Vec<Planned> {
     let mut plan = Vec::new();
     let mut at_s = 0.0;

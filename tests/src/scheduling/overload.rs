@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use super::Findings;
 use super::open_loop::{Ended, Outcome, poisson, run as run_plan};
-use super::random::SplitMix64;
+use super::random::Random;
 use crate::Mesh;
 
 const WORKERS: usize = 8;
 const WORK_NS: u64 = 5_000_000;
 /// After so long nobody wants the result.
 const DEADLINE: Duration = Duration::from_millis(100);
+/// What docs/memory.md allows for the tasks of one client's window, 576 bytes each.
+const RESIDENT_MAX_KIB: u64 = 32 * 1024 + 10_000 * 576 * 5 / 4 / 1024;
 /// What is asked for, as a share of what can be done.
 const LOADS: [f64; 5] = [0.7, 0.8, 0.9, 1.0, 2.0];
 
@@ -20,8 +22,8 @@ pub(super) fn run(time: Duration, seed: u64) -> Findings {
     let task = client.task("sleep").deadline(DEADLINE).show_busy();
     let capacity = WORKERS as f64 / (WORK_NS as f64 / 1e9);
     let mut findings = Findings::new();
-    let mut random = SplitMix64(seed);
-    let (mut peak, mut last, mut rss) = (0.0_f64, 0.0, Vec::new());
+    let mut random = Random::new(seed);
+    let (mut peak, mut last) = (0.0_f64, 0.0);
     findings.say("load   asked/s   in time/s      busy   expired   RSS of the broker");
     for load in LOADS {
         let plan = poisson(load * capacity, time, &mut random, |_| WORK_NS);
@@ -39,8 +41,9 @@ pub(super) fn run(time: Duration, seed: u64) -> Findings {
             count(Outcome::Expired),
         ));
         findings.hold(count(Outcome::Other) == 0, format!("load {load}: nothing fails otherwise"));
+        let promise = format!("load {load}: the broker's memory is within {RESIDENT_MAX_KIB} KiB");
+        findings.hold(kib <= RESIDENT_MAX_KIB, promise);
         (peak, last) = (peak.max(goodput), goodput);
-        rss.push(kib);
     }
     findings.say(format!("goodput at twice the capacity / peak: {:.3}", last / peak));
     findings

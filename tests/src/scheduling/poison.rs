@@ -6,7 +6,7 @@ use pinmesh_client::Error;
 
 use super::Findings;
 use super::open_loop::{Outcome, poisson, run as run_plan};
-use super::random::SplitMix64;
+use super::random::Random;
 use super::sample::Sample;
 use crate::Mesh;
 
@@ -20,7 +20,7 @@ pub(super) fn run(time: Duration, seed: u64) -> Findings {
     let mut findings = Findings::new();
     findings.say("beside             tasks        p50        p99");
     let calm = measure(&mut findings, "nothing", &[], time, seed);
-    let poisons = ["abort", "exit"];
+    let poisons = ["abort", "exit", "segfault"];
     let beside = measure(&mut findings, "poison", &poisons, time, seed);
     let ratio = beside as f64 / calm as f64;
     findings.say(format!("p99 beside poison / without: {ratio:.3}"));
@@ -38,7 +38,7 @@ fn measure(
     let mesh = Mesh::start(WORKERS, &[]);
     let client = mesh.client();
     let rate = LOAD * WORKERS as f64 / (WORK_NS as f64 / 1e9);
-    let mut random = SplitMix64(seed);
+    let mut random = Random::new(seed);
     let plan = poisson(rate, time, &mut random, |_| WORK_NS);
     let poisoner = mesh.client();
     let rounds = (time.as_nanos() / EVERY.as_nanos()) as usize;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Findings;
 use super::model::{Job, ideal, jbsq};
 use super::open_loop::{Ended, Outcome, poisson, run as run_plan};
-use super::random::SplitMix64;
+use super::random::Random;
 use super::sample::Sample;
 use crate::Mesh;
 
@@ -24,7 +24,7 @@ pub(super) fn run(time: Duration, seed: u64) -> Findings {
         let client = mesh.client();
         let task = client.task("sleep");
         let rate = load * WORKERS as f64 / (MEAN_NS / 1e9);
-        let mut random = SplitMix64(seed);
+        let mut random = Random::new(seed);
         let warm = poisson(rate, time / 10, &mut random, exponential);
         run_plan(&client, &task, &warm);
         let plan = poisson(rate, time, &mut random, exponential);
@@ -55,7 +55,7 @@ pub(super) fn run(time: Duration, seed: u64) -> Findings {
     findings
 }
 
-fn exponential(random: &mut SplitMix64) -> u64 {
+fn exponential(random: &mut Random) -> u64 {
     (random.exponential() * MEAN_NS) as u64
 }
 
