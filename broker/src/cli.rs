@@ -12,8 +12,8 @@ use crate::config::{Config, ConfigError, ConfigLoader};
 /// `pinmesh-broker ready frontend=ENDPOINT backend=ENDPOINT http=LISTEN`. Logs go to stderr; PINMESH_LOG sets
 /// what is logged (`info`, `debug`, `pinmesh_broker=trace`).
 ///
-/// SIGTERM or SIGINT drains: nothing new is accepted, what is held is finished. A second one ends
-/// the broker at once. SIGUSR1 logs the ledger. SIGHUP reads the authorized keys again, and nothing
+/// SIGTERM, SIGINT or `pinmesh drain broker` drains: nothing new is accepted, what is held is
+/// finished. A second signal ends the broker at once. SIGUSR1 logs the ledger. SIGHUP reads the authorized keys again, and nothing
 /// else.
 ///
 /// Exit codes: 0 drained, 1 failed while running, 2 wrong flags or configuration, 3 tasks or
@@ -102,7 +102,7 @@ pub struct Cli {
     #[arg(long, value_name = "DURATION")]
     pub max_runtime: Option<String>,
 
-    /// The most tasks that a worker holds [default: 1024]. It is sent what keeps it busy over its
+    /// The most tasks that a worker holds [default: 1024, the most there is]. It is sent what keeps it busy over its
     /// round trip, which is less most often
     #[arg(long, value_name = "N")]
     pub worker_window: Option<String>,
@@ -111,8 +111,8 @@ pub struct Cli {
     #[arg(long, value_name = "N")]
     pub client_window: Option<String>,
 
-    /// Payloads and results held in all, such as 1GiB [default: 1GiB]. Past it SUBMIT is answered
-    /// BUSY
+    /// Tasks (512 bytes and their payload each), results and updates held in all [default: 1GiB].
+    /// Past it SUBMIT is answered BUSY; the process may take more, see docs/memory.md
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<String>,
 
@@ -121,7 +121,7 @@ pub struct Cli {
     #[arg(long)]
     pub strict: bool,
 
-    /// How long SIGTERM waits for what is held [default: 30s]. Then the broker ends with exit
+    /// How long a drain waits for what is held [default: 30s]. Then the broker ends with exit
     /// code 3
     #[arg(long, value_name = "DURATION")]
     pub drain_time: Option<String>,

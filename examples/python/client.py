@@ -18,8 +18,8 @@ import msgpack
 import zmq
 
 HELLO, WELCOME, REFUSED, NO_SESSION, HEARTBEAT, GOODBYE, ACK = range(1, 8)
-SUBMIT, RESULT = 16, 24
-CLIENT, MSGPACK, TEXT = 1, 1, 4
+SUBMIT, RESULT, PROGRESS = 16, 24, 36
+CLIENT, MSGPACK, TEXT, STREAM = 1, 1, 4, 1
 STATUSES = (
     "OK FAILED EXPIRED TIMED_OUT CRASHED CANCELLED BUSY NO_SERVICE REFUSED LOST".split()
 )
@@ -50,7 +50,7 @@ def call_all(frontend, service, inputs, key=None, broker_key=None):
         if socket.poll(200):
             heard = time.monotonic()
             first, *frames = socket.recv_multipart()
-            unpacker, results = msgpack.Unpacker(), []
+            unpacker, results, updates = msgpack.Unpacker(), [], 0
             unpacker.feed(first)
             for op, *fields in unpacker:
                 if op == WELCOME and fields[1] == nonce:
@@ -61,10 +61,12 @@ def call_all(frontend, service, inputs, key=None, broker_key=None):
                     data = payload if isinstance(payload, bytes) else b"".join(frames)
                     decode = {MSGPACK: msgpack.unpackb, TEXT: bytes.decode}.get(content_type, bytes)
                     results.append((index, STATUSES[status], decode(data)))
+                elif op == PROGRESS and fields[5] == STREAM:
+                    updates += 1  # dropped here, and counted: it is acknowledged as results are
                 elif op in (REFUSED, NO_SESSION, GOODBYE):
                     raise ConnectionError(f"the broker ended the session: {op} {fields}")
-            if results:
-                under_way, ended = under_way - len(results), ended + len(results)
+            if results or updates:
+                under_way, ended = under_way - len(results), ended + len(results) + updates
                 send(ACK, ended)  # once a message, not once a result
                 yield from results
         now = time.monotonic()

@@ -79,7 +79,8 @@ pub struct WorkerFlags {
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub worker_memory: Option<u64>,
 
-    /// How long running tasks may take to end after SIGTERM; a second SIGTERM ends the wait
+    /// How long running tasks may take to end after SIGTERM or a broker's DRAIN, and at SIGHUP for
+    /// each worker; a second SIGTERM ends the wait
     #[arg(long, value_name = "DURATION", default_value = DRAIN_TIME, value_parser = duration)]
     pub drain_time: Duration,
 }

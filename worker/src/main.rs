@@ -9,7 +9,8 @@ use pinmesh_worker::{
     test_services, zstd_services,
 };
 
-/// Runs the ready-made services of pinmesh, one worker process a CPU, until SIGTERM.
+/// Runs the ready-made services of pinmesh, one worker process a CPU, until SIGTERM. SIGHUP starts
+/// the workers anew, one after the other, from the program's file as it is then.
 ///
 /// Services: echo (the payload back), sleep and spin (wait, or keep the CPU busy, for the duration
 /// in the payload), sha256 (the payload's digest, lowercase hex), zstd and unzstd (compress and

@@ -224,11 +224,11 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         section: "limits",
         key: "worker_window_tasks",
-        doc: "The most tasks that a worker holds. It is sent what keeps it busy over its round trip, \
+        doc: "The most tasks that a worker holds, 1024 at most. It is sent what keeps it busy over its round trip, \
               which is less most often.",
         set: |c, v| {
-            let max = limits::WINDOW_TASKS_MAX;
-            v.count_u32(1, max).map(|value| c.core.worker_window_tasks = value)
+            // So many counts of tasks in flight are told apart.
+            v.count_u32(1, 1_024).map(|value| c.core.worker_window_tasks = value)
         },
         show: |c| plain(c.core.worker_window_tasks),
     },
@@ -242,8 +242,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         section: "limits",
         key: "memory",
-        doc: "Payloads and results held in all; past it SUBMIT is answered BUSY. Results that nobody \
-              acknowledges may take as much again, then they are dropped and their tasks end FAILED.",
+        doc: "Tasks (512 bytes and their payload each), results and updates held in all; past it \
+              SUBMIT is answered BUSY. Results that nobody acknowledges may take as much again, then \
+              they are dropped and their tasks end FAILED.",
         set: |c, v| v.bytes(1 << 20, MEMORY_MAX).map(|value| c.core.memory_bytes_max = value),
         show: |c| quoted(show_bytes(c.core.memory_bytes_max)),
     },
@@ -326,7 +327,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         section: "drain",
         key: "time",
-        doc: "How long SIGTERM waits for what is held; then the broker ends with exit code 3.",
+        doc: "How long a drain waits for what is held; then the broker ends with exit code 3.",
         set: |c, v| v.duration(MS, DAY).map(|value| c.drain_time = value),
         show: |c| quoted(show_duration(c.drain_time)),
     },

@@ -30,7 +30,7 @@ Exit codes:
   3  no broker's admin API could be reached
   4  the output could not be written";
 
-/// Submits tasks to a pinmesh broker.
+/// Submits tasks to a pinmesh broker, and shows operators what it does.
 #[derive(Debug, Parser)]
 #[command(name = "pinmesh", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub(crate) struct Cli {
@@ -178,7 +178,7 @@ pub(crate) struct TaskArgs {
     /// What payloads are
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     pub(crate) format: Format,
-    /// Urgency, 1 to 10; 10 goes first
+    /// Urgency, 1 to 10; 10 has the greatest share of the workers and goes first within it
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=10))]
     pub(crate) priority: u8,
     /// After so long a task is of no use and ends EXPIRED, counted from its submission [default:
