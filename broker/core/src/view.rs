@@ -326,15 +326,11 @@ fn obstacles<B>(state: &State<B>, key: ServiceKey, service: &Service) -> Vec<Obs
     }
     let mut standings: Vec<(WorkerStanding, u32)> = Vec::new();
     // A group knows its services in order: to look there takes no walk through all groups.
-    let is_serving = |group| {
-        let group = state.groups.get(group);
+    let is_serving = |worker: &Worker| {
+        let group = worker.group.and_then(|group| state.groups.get(group));
         group.is_some_and(|group| group.services.binary_search(&key).is_ok())
     };
-    let serving = state
-        .workers
-        .iter()
-        .filter(|(_, worker)| worker.group.is_some_and(|group| is_serving(group)));
-    for (_, worker) in serving {
+    for (_, worker) in state.workers.iter().filter(|(_, worker)| is_serving(worker)) {
         let standing = worker_standing(worker);
         match standings.iter_mut().find(|(known, _)| *known == standing) {
             Some((_, count)) => *count += 1,
