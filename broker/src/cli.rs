@@ -102,6 +102,20 @@ pub struct Cli {
     #[arg(long, value_name = "DURATION")]
     pub max_runtime: Option<String>,
 
+    /// Starts of a task that may end badly where the task does not say [default: 3]. After the last
+    /// one it ends for good
+    #[arg(long, value_name = "N")]
+    pub tries_max: Option<String>,
+
+    /// The longest wait before a task's second try, where the task does not say [default: 1s]. It
+    /// doubles before each further one; the wait is random, from nothing to that
+    #[arg(long, value_name = "DURATION")]
+    pub backoff: Option<String>,
+
+    /// The longest wait before any try, where the task does not say [default: 5m]
+    #[arg(long, value_name = "DURATION")]
+    pub backoff_max: Option<String>,
+
     /// The most tasks that a worker holds [default: 1024, the most there is]. It is sent what keeps it busy over its
     /// round trip, which is less most often
     #[arg(long, value_name = "N")]
@@ -150,7 +164,7 @@ impl Cli {
     }
 
     /// Flag, section, key, value.
-    fn settings(&self) -> [(&'static str, &'static str, &'static str, Option<&str>); 20] {
+    fn settings(&self) -> [(&'static str, &'static str, &'static str, Option<&str>); 23] {
         [
             ("--frontend", "listen", "frontend", self.frontend.as_deref()),
             ("--backend", "listen", "backend", self.backend.as_deref()),
@@ -166,6 +180,9 @@ impl Cli {
             ("--lease", "sessions", "lease", self.lease.as_deref()),
             ("--service-wait", "tasks", "service_wait", self.service_wait.as_deref()),
             ("--max-runtime", "tasks", "max_runtime", self.max_runtime.as_deref()),
+            ("--tries-max", "tasks", "tries_max", self.tries_max.as_deref()),
+            ("--backoff", "tasks", "backoff", self.backoff.as_deref()),
+            ("--backoff-max", "tasks", "backoff_max", self.backoff_max.as_deref()),
             ("--worker-window", "limits", "worker_window_tasks", self.worker_window.as_deref()),
             ("--client-window", "limits", "client_window_tasks", self.client_window.as_deref()),
             ("--memory", "limits", "memory", self.memory.as_deref()),
@@ -199,6 +216,9 @@ mod tests {
             "lease = \"10s\"",
             "service_wait = \"30s\"",
             "max_runtime = \"1h\"",
+            "tries_max = 3",
+            "backoff = \"1s\"",
+            "backoff_max = \"5m\"",
             "worker_window_tasks = 1024",
             "client_window_tasks = 10000",
             "memory = \"1GiB\"",

@@ -127,6 +127,7 @@ impl EventLoop {
         let mut core = config.core.clone();
         core.epoch = Epoch(u32::from_ne_bytes(random("draw an epoch")?));
         core.hash_seed = u64::from_ne_bytes(random("draw a seed")?);
+        core.jitter_seed = u64::from_ne_bytes(random("draw a seed")?);
         tracing::info!(epoch = format!("{:08x}", core.epoch.0), "this life of the broker");
         let sockets = Sockets { frontend, backend };
         Ok(Self {

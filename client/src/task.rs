@@ -72,7 +72,9 @@ impl<'c> Task<'c> {
         self.set(|options| options.max_runtime_ns = Some(ns))
     }
 
-    /// Starts that may end badly before the task ends for good, 1 or more. Default: the broker's, 3.
+    /// Starts that may end badly before the task ends for good, 1 or more: an error of its handler
+    /// that is not its last word, a run past its max runtime, a crash of its worker. 1: it is never
+    /// tried again. Default: the broker's, 3.
     #[must_use]
     pub fn tries_max(mut self, tries_max: u32) -> Self {
         if tries_max == 0 {
@@ -81,7 +83,18 @@ impl<'c> Task<'c> {
         self.set(|options| options.tries_max = Some(tries_max))
     }
 
-    /// Never run it again after a loss: it then ends [`Error::Lost`].
+    /// How long it waits before it is tried again: a random time up to `first`, doubled before each
+    /// further try, and `most` at the most. Default: the broker's, 1 s and 5 min.
+    #[must_use]
+    pub fn backoff(self, first: Duration, most: Duration) -> Self {
+        let ns = |span: Duration| Some(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX));
+        self.set(|options| {
+            options.backoff_ns = ns(first);
+            options.backoff_max_ns = ns(most);
+        })
+    }
+
+    /// Never run it again, after a loss or an error: after a loss it ends [`Error::Lost`].
     #[must_use]
     pub fn at_most_once(self) -> Self {
         self.set(|options| options.at_most_once = true)

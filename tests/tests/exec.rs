@@ -54,6 +54,21 @@ fn a_program_that_fails_ends_its_task_failed_with_its_status_and_its_words() {
 }
 
 #[test]
+fn a_program_that_fails_once_is_run_again_and_its_success_is_the_result() {
+    let mesh = mesh("test $PINMESH_TRIES -gt 0 || exit 3; echo mended");
+    let client = mesh.client();
+    let backoff = Duration::from_millis(50);
+    let task = client.task("exec").backoff(backoff, backoff);
+    let reply = task.submit_raw(Vec::new()).unwrap().wait_reply().unwrap();
+    assert_eq!((&*reply.value, reply.tries), (&b"mended\n"[..], 1));
+    let once = mesh.pinmesh(["call", "exec", "--tries", "1"]);
+    assert_eq!(once.code, 1, "{}", once.stdout);
+    assert!(once.stderr.contains("sh exited with 3"), "{}", once.stderr);
+    let ledger = mesh.broker.ledger();
+    assert_eq!((ledger.count("ok"), ledger.count("failed")), (1, 1), "{ledger:?}");
+}
+
+#[test]
 fn a_cancelled_task_takes_its_program_and_what_that_started_with_it() {
     let mesh = mesh("sleep 1000 & sleep 1000; echo not reached");
     let client = mesh.client();
@@ -70,7 +85,7 @@ fn a_task_over_its_max_runtime_and_a_killed_worker_leave_no_program_behind() {
     let _turn = turn();
     let mesh = mesh("setsid sleep 1000 & sleep 1000");
     let client = mesh.client();
-    let task = client.task("exec").max_runtime(Duration::from_millis(500));
+    let task = client.task("exec").max_runtime(Duration::from_millis(500)).tries_max(1);
     let handle = task.submit_raw(Vec::new()).unwrap();
     let overdue = programs(&mesh, 3);
     assert!(matches!(handle.wait(), Err(Error::TimedOut { .. })));

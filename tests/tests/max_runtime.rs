@@ -74,7 +74,7 @@ impl Farm {
         let number = self.next;
         self.next += 1;
         let input = [number.to_le_bytes(), run_ns.to_le_bytes()].concat();
-        let task = self.client.task("run").max_runtime(max);
+        let task = self.client.task("run").max_runtime(max).tries_max(1);
         (number, task.submit_raw(input).unwrap())
     }
 

@@ -3,6 +3,7 @@
 mod exec;
 mod zstd;
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use pinmesh_protocol::id::ContentType;
@@ -14,7 +15,7 @@ pub use exec::{Program, exec_service};
 pub use zstd::{ZSTD_LEVEL, zstd_services};
 
 use crate::clock;
-use crate::handler::{Context, Input, Output};
+use crate::handler::{Context, Failure, Input, Output};
 use crate::worker::Worker;
 
 /// How long `sleep` sleeps at a time: it sees a cancel after so long at the latest.
@@ -33,7 +34,8 @@ pub fn builtin_services() -> Worker {
         .raw_service("sha256", sha256)
 }
 
-/// Services that go wrong on purpose: `fail` returns an error, `panic` panics, `exit` ends the
+/// Services that go wrong on purpose: `fail` returns an error, `fail_last` one that
+/// another try would not mend, `panic` panics, `exit` ends the
 /// process with code 7, `abort` by SIGABRT, `segfault` by SIGSEGV; `balloon` takes as many bytes of
 /// memory as its payload says, as text; `identity` returns client id, request id, submission,
 /// dispatch and tries as text; `steps` emits each number up to its input, says the last one as
@@ -42,6 +44,9 @@ pub fn test_services(worker: Worker) -> Worker {
     worker
         .raw_service("fail", |_, input, _| {
             Err::<(), _>(String::from_utf8_lossy(&input.bytes()).into_owned())
+        })
+        .raw_service("fail_last", |_, input, _| {
+            Err::<(), _>(Failure::last(String::from_utf8_lossy(&input.bytes())))
         })
         .raw_service("panic", panic)
         .raw_service("exit", exit)
@@ -75,7 +80,7 @@ fn echo(context: &Context<'_>, input: Input<'_>, output: &mut Output) -> Result<
     Ok(())
 }
 
-fn sleep(context: &Context<'_>, input: Input<'_>, _: &mut Output) -> Result<(), String> {
+fn sleep(context: &Context<'_>, input: Input<'_>, _: &mut Output) -> Result<(), Failure> {
     let end = clock::now().after(duration(context, input)?);
     loop {
         let left = Duration::from_nanos(end.since(clock::now()));
@@ -83,17 +88,17 @@ fn sleep(context: &Context<'_>, input: Input<'_>, _: &mut Output) -> Result<(), 
             return Ok(());
         }
         if context.is_cancelled() {
-            return Err("cancelled while asleep".to_owned());
+            return Err("cancelled while asleep".into());
         }
         std::thread::sleep(left.min(NAP));
     }
 }
 
-fn spin(context: &Context<'_>, input: Input<'_>, _: &mut Output) -> Result<(), String> {
+fn spin(context: &Context<'_>, input: Input<'_>, _: &mut Output) -> Result<(), Failure> {
     let end = clock::now().after(duration(context, input)?);
     while clock::now() < end {
         if context.is_cancelled() {
-            return Err("cancelled while busy".to_owned());
+            return Err("cancelled while busy".into());
         }
         std::hint::spin_loop();
     }
@@ -161,18 +166,18 @@ enum DurationValue {
 }
 
 /// The duration in the payload, nanoseconds.
-fn duration(context: &Context<'_>, input: Input<'_>) -> Result<u64, String> {
+fn duration(context: &Context<'_>, input: Input<'_>) -> Result<u64, Failure> {
     let bytes = input.bytes();
+    let unfit = |error: &dyn Display| Failure::last(format!("the payload is no duration: {error}"));
     let value = if context.content_type() == ContentType::MSGPACK {
-        from_msgpack(&bytes).map_err(|error| format!("the payload is no duration: {error}"))?
+        from_msgpack(&bytes).map_err(|error| unfit(&error))?
     } else {
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|error| format!("the payload is no duration: {error}"))?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| unfit(&error))?;
         DurationValue::Text(text.trim().to_owned())
     };
     match value {
         DurationValue::Nanoseconds(ns) => Ok(ns),
-        DurationValue::Text(text) => parse_duration(&text),
+        DurationValue::Text(text) => parse_duration(&text).map_err(Failure::last),
     }
 }
 

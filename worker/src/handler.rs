@@ -247,6 +247,55 @@ impl<'a> Input<'a> {
     }
 }
 
+/// Why a handler failed, and whether another try may mend it.
+///
+/// Every error that can be displayed becomes one that may be tried again, with its text, so that `?`
+/// works in a handler that returns `Result<_, Failure>`; [`last`](Self::last) makes one that must
+/// not. The text goes to the client.
+///
+/// ```
+/// use pinmesh_worker::Failure;
+///
+/// fn read(input: String) -> Result<String, Failure> {
+///     if input.contains("..") {
+///         return Err(Failure::last("the path leaves the folder")); // as wrong at the next try
+///     }
+///     Ok(std::fs::read_to_string(input)?) // may be mended at the next try
+/// }
+///
+/// assert!(read("../etc".into()).unwrap_err().is_last());
+/// assert!(!read("/no/such/file".into()).unwrap_err().is_last());
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    pub(crate) text: String,
+    pub(crate) is_last: bool,
+}
+
+impl Failure {
+    /// One that another try would not mend, a wrong input say: the task ends FAILED at once.
+    pub fn last(text: impl Display) -> Self {
+        Self { text: text.to_string(), is_last: true }
+    }
+
+    /// Whether it ends the task whatever tries are left.
+    pub const fn is_last(&self) -> bool {
+        self.is_last
+    }
+
+    /// What the client is told.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+// `Failure` itself must not be displayed: this conversion would then be one of itself, too.
+impl<E: Display> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { text: error.to_string(), is_last: false }
+    }
+}
+
 /// Where a raw handler puts its result.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Output {
@@ -269,9 +318,9 @@ impl Output {
     }
 }
 
-/// A handler as the run loop calls it. The error is the text of FAILED.
+/// A handler as the run loop calls it.
 pub(crate) type BoxHandler =
-    Box<dyn FnMut(&Context<'_>, Input<'_>, &mut Output) -> Result<(), String> + Send>;
+    Box<dyn FnMut(&Context<'_>, Input<'_>, &mut Output) -> Result<(), Failure> + Send>;
 
 /// A service and its handler.
 pub(crate) struct Service {
@@ -281,14 +330,14 @@ pub(crate) struct Service {
 
 /// A function that can serve a service with MessagePack or JSON in and out: `Fn(In) -> Result<Out, E>` or
 /// `Fn(&Context, In) -> Result<Out, E>`, where `In` can be deserialized, `Out` serialized and `E`
-/// displayed. `Signature` only tells the two apart.
+/// displayed, or a [`Failure`]. `Signature` only tells the two apart.
 pub trait Handler<Signature>: Send + 'static {
     /// The input that it takes.
     type In: DeserializeOwned;
     /// The result that it gives.
     type Out: Serialize;
-    /// What it fails with; its text goes to the client.
-    type Error: Display;
+    /// What it fails with: anything that can be displayed, or a [`Failure`].
+    type Error: Into<Failure>;
 
     /// Runs it once.
     ///
@@ -302,7 +351,7 @@ where
     F: FnMut(In) -> Result<Out, E> + Send + 'static,
     In: DeserializeOwned,
     Out: Serialize,
-    E: Display,
+    E: Into<Failure>,
 {
     type In = In;
     type Out = Out;
@@ -318,7 +367,7 @@ where
     F: FnMut(&Context<'_>, In) -> Result<Out, E> + Send + 'static,
     In: DeserializeOwned,
     Out: Serialize,
-    E: Display,
+    E: Into<Failure>,
 {
     type In = In;
     type Out = Out;
@@ -334,11 +383,10 @@ pub(crate) fn typed<S, H: Handler<S>>(mut handler: H) -> BoxHandler {
     Box::new(move |context, input, output| {
         let content_type = context.content_type();
         let bytes = input.bytes();
-        let unfit =
-            |error: &dyn Display| format!("the payload does not fit the handler's input: {error}");
-        let unencoded =
-            |error: &dyn Display| format!("the handler's result cannot be encoded: {error}");
-        let mut run = |input| handler.run(context, input).map_err(|error| error.to_string());
+        let unencoded = |error: &dyn Display| {
+            Failure::last(format!("the handler's result cannot be encoded: {error}"))
+        };
+        let mut run = |input| handler.run(context, input).map_err(Into::into);
         output.content_type = content_type;
         match content_type {
             ContentType::MSGPACK => {
@@ -352,14 +400,18 @@ pub(crate) fn typed<S, H: Handler<S>>(mut handler: H) -> BoxHandler {
                     .map_err(|error| unencoded(&error))?;
             }
             _ => {
-                return Err(format!(
+                return Err(Failure::last(format!(
                     "the handler takes MessagePack (content type 1) or JSON (2), the task has \
                      content type {content_type}; submit it as one of the two"
-                ));
+                )));
             }
         }
         Ok(())
     })
+}
+
+fn unfit(error: &dyn Display) -> Failure {
+    Failure::last(format!("the payload does not fit the handler's input: {error}"))
 }
 
 /// Wraps a handler of Protocol Buffers messages.
@@ -369,19 +421,18 @@ where
     F: FnMut(&Context<'_>, In) -> Result<Out, E> + Send + 'static,
     In: prost::Message + Default,
     Out: prost::Message,
-    E: Display,
+    E: Into<Failure>,
 {
     Box::new(move |context, input, output| {
         let content_type = context.content_type();
         if content_type != ContentType::PROTOBUF {
-            return Err(format!(
+            return Err(Failure::last(format!(
                 "the handler takes Protocol Buffers (content type 3), the task has content type \
                  {content_type}; submit it with that content type"
-            ));
+            )));
         }
-        let input = In::decode(&*input.bytes())
-            .map_err(|error| format!("the payload does not fit the handler's input: {error}"))?;
-        let result = handler(context, input).map_err(|error| error.to_string())?;
+        let input = In::decode(&*input.bytes()).map_err(|error| unfit(&error))?;
+        let result = handler(context, input).map_err(Into::into)?;
         output.content_type = ContentType::PROTOBUF;
         output.bytes.reserve(result.encoded_len());
         result.encode_raw(&mut output.bytes);
@@ -393,9 +444,7 @@ where
 pub(crate) fn raw<F, E>(mut handler: F) -> BoxHandler
 where
     F: FnMut(&Context<'_>, Input<'_>, &mut Output) -> Result<(), E> + Send + 'static,
-    E: Display,
+    E: Into<Failure>,
 {
-    Box::new(move |context, input, output| {
-        handler(context, input, output).map_err(|error| error.to_string())
-    })
+    Box::new(move |context, input, output| handler(context, input, output).map_err(Into::into))
 }

@@ -54,6 +54,6 @@ pub use builtin::{
 };
 pub use error::{PageError, WorkerError};
 pub use flags::WorkerFlags;
-pub use handler::{Context, Handler, Input, Output, UpdateError};
+pub use handler::{Context, Failure, Handler, Input, Output, UpdateError};
 pub use pinmesh_transport::{KeyPair, PeerKeys, PublicKey, TransportError};
 pub use worker::{Embedded, Worker};

@@ -1,6 +1,5 @@
 //! The builder: services and their handlers, and the ways to run them.
 
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use std::os::unix::net::UnixStream;
 
 use crate::error::WorkerError;
 use crate::flags::{WorkerFlags, default_name};
-use crate::handler::{Context, Handler, Input, Output, Service, raw, typed};
+use crate::handler::{Context, Failure, Handler, Input, Output, Service, raw, typed};
 use crate::page::StatusPage;
 use crate::process::{Inherited, Started, started};
 use crate::run_loop::{RunLoop, RunLoopConfig};
@@ -63,8 +62,9 @@ impl Worker {
 
     /// Serves `name` with a function from a deserializable input to a serializable result:
     /// `fn(In) -> Result<Out, E>` or `fn(&Context, In) -> Result<Out, E>`. The input is MessagePack
-    /// or JSON, as its content type says, and the result is encoded like it. An error ends the task
-    /// FAILED with its text; so does a panic.
+    /// or JSON, as its content type says, and the result is encoded like it. After an error, or a
+    /// panic, the task is tried again, and ends FAILED with the error's text once its tries are used
+    /// up; a [`Failure::last`] ends it so at once.
     #[must_use]
     pub fn service<S, H: Handler<S>>(mut self, name: impl Into<String>, handler: H) -> Self {
         self.services.push(Service { name: name.into(), handler: typed(handler) });
@@ -79,7 +79,7 @@ impl Worker {
         F: FnMut(&Context<'_>, In) -> Result<Out, E> + Send + 'static,
         In: prost::Message + Default,
         Out: prost::Message,
-        E: Display,
+        E: Into<Failure>,
     {
         let handler = crate::handler::protobuf(handler);
         self.services.push(Service { name: name.into(), handler });
@@ -91,7 +91,7 @@ impl Worker {
     pub fn raw_service<F, E>(mut self, name: impl Into<String>, handler: F) -> Self
     where
         F: FnMut(&Context<'_>, Input<'_>, &mut Output) -> Result<(), E> + Send + 'static,
-        E: Display,
+        E: Into<Failure>,
     {
         self.services.push(Service { name: name.into(), handler: raw(handler) });
         self

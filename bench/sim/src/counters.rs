@@ -198,6 +198,10 @@ counts! {
     NoService Branch "ended NO_SERVICE",
     /// A request took over an attempt of its broker's earlier life.
     Adopted Branch "adopted after a restart",
+    /// A bad start after which its task waited to be tried again.
+    Retried Branch "delayed for another try",
+    /// A task succeeded after starts that had ended badly.
+    OkAfterBad Branch "ended OK after a bad start",
     /// Requeued.
     Requeued Branch "requeued",
     /// An end that was not open any more.

@@ -61,7 +61,9 @@ impl crate::broker::Life {
 fn is_meant(view: &TaskView, command: &AdminCommand<'_>) -> bool {
     match command {
         AdminCommand::Cancel { task, .. } => view.task == *task,
-        AdminCommand::Purge(_) => view.standing == TaskStanding::Pending,
+        AdminCommand::Purge(_) => {
+            matches!(view.standing, TaskStanding::Pending | TaskStanding::Delayed(_))
+        }
         AdminCommand::Pause(_) | AdminCommand::Resume(_) | AdminCommand::Drain(_) => false,
     }
 }

@@ -25,6 +25,7 @@ mod allowed;
 mod book;
 mod clients;
 mod compare;
+mod delays;
 mod effects;
 mod gates;
 mod hosts;
@@ -47,6 +48,7 @@ use pinmesh_protocol::status::Status;
 
 use crate::record::{Body, Effect, Sent};
 use book::{Age, Client, Host, Session, Task, Worker, WorkerNo};
+use delays::Undecided;
 use gates::Gate;
 use inherited::Inherited;
 
@@ -99,6 +101,7 @@ pub struct Oracle {
     counts: Counts,
     workers_seen: WorkerNo,
     pieces: VecDeque<Piece>,
+    undecided: Vec<Undecided>,
     expected: Vec<Expected>,
     /// RESULTs that no task stands behind.
     answers: Vec<(Conn, ResultHead)>,
@@ -139,6 +142,7 @@ impl Oracle {
             counts: Counts::default(),
             workers_seen: 0,
             pieces: VecDeque::new(),
+            undecided: Vec::new(),
             expected: Vec::new(),
             answers: Vec::new(),
             unexplained: Vec::new(),
@@ -164,6 +168,7 @@ impl Oracle {
         self.begin(now, matches!(event, Event::Tick));
         self.take(event, effects);
         self.learn(core);
+        self.decide(core);
         let acknowledged = match event {
             Event::BatchEnd(conn) => Some(*conn),
             _ => None,

@@ -189,7 +189,9 @@ impl Shape {
     /// A request.
     pub fn ask(&self, random: &mut Random) -> Ask {
         let misbehaves = random.below(1000) < self.misbehave;
-        let act = match random.below(7) {
+        let act = match random.below(8) {
+            7 if random.one_in(5) => Act::FailOnce,
+            7 if random.one_in(5) => Act::FailFinal,
             0 if misbehaves => Act::Poison,
             1 | 2 if misbehaves => Act::CrashOnce,
             3 if misbehaves => Act::Hang,
@@ -204,6 +206,8 @@ impl Shape {
             accepted: random.one_in(6),
             max_runtime_ns: random.one_in(8).then(|| random.scale(5 * MS, 2 * S)),
             tries_max: random.one_in(8).then(|| random.between(1, 3) as u32),
+            backoff_ns: random.one_in(8).then(|| random.scale(MS, 2 * S)),
+            backoff_max_ns: random.one_in(8).then(|| random.scale(MS, S)),
         };
         let has_bad_options = !is_at_most_once && random.one_in(200);
         let encoded = match (has_bad_options, options.is_default()) {
@@ -242,6 +246,10 @@ fn draw_core(random: &mut Random) -> CoreConfig {
         client_kept: Span(random.scale(4 * S, 20 * S)),
         max_runtime: Span(random.scale(500 * MS, 4 * S)),
         crashes_max: random.between(1, 3) as u32,
+        tries_max: random.between(1, 4) as u32,
+        backoff: Span(random.scale(MS, S)),
+        backoff_max: Span(random.scale(MS, 4 * S)),
+        jitter_seed: random.next(),
         client_window_tasks: random.scale(3, 80) as u32,
         client_window_bytes: random.scale(1_000, 100_000),
         worker_window_tasks: random.scale(1, 32) as u32,

@@ -36,11 +36,24 @@ pub enum Act {
     Wait = 5,
     /// Returns just when it is about to be killed for its max runtime.
     Brink = 6,
+    /// Returns an error the first time.
+    FailOnce = 7,
+    /// Returns an error that another try would not mend.
+    FailFinal = 8,
 }
 
 impl Act {
-    const ALL: [Self; 7] =
-        [Self::Ok, Self::Fail, Self::Poison, Self::CrashOnce, Self::Hang, Self::Wait, Self::Brink];
+    const ALL: [Self; 9] = [
+        Self::Ok,
+        Self::Fail,
+        Self::Poison,
+        Self::CrashOnce,
+        Self::Hang,
+        Self::Wait,
+        Self::Brink,
+        Self::FailOnce,
+        Self::FailFinal,
+    ];
 }
 
 /// What a task is for.

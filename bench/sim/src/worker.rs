@@ -466,7 +466,9 @@ impl Worker {
             pause: 0,
         });
         let duration = match plan.act {
-            Act::Ok | Act::Fail | Act::Poison | Act::CrashOnce => plan.duration,
+            Act::Ok | Act::Fail | Act::FailOnce | Act::FailFinal | Act::Poison | Act::CrashOnce => {
+                plan.duration
+            }
             // Nobody kills the handler of a worker without a supervisor: it comes back, late.
             Act::Hang | Act::Wait if self.host.is_none() => {
                 task.max_runtime_ns.saturating_mul(1 + plan.duration % 5)
@@ -524,8 +526,12 @@ impl Worker {
         let is_cancelled = self.host.is_some() && self.page.word(slot).is_cancelled();
         let status = match (run.sees_cancel, run.act) {
             (true, _) => EndStatus::Cancelled,
-            (false, Act::Fail) if is_cancelled => EndStatus::Cancelled,
-            (false, Act::Fail) => EndStatus::Failed,
+            (false, Act::FailOnce) if run.tries > 0 => EndStatus::Ok,
+            (false, Act::Fail | Act::FailOnce | Act::FailFinal) if is_cancelled => {
+                EndStatus::Cancelled
+            }
+            (false, Act::Fail | Act::FailOnce) => EndStatus::Failed,
+            (false, Act::FailFinal) => EndStatus::FailedFinal,
             (false, _) => EndStatus::Ok,
         };
         if self.host.is_some() {

@@ -27,6 +27,8 @@ pub struct Counts {
     pub hosts: u64,
     /// Tasks that wait for a worker.
     pub pending: u64,
+    /// Tasks that wait to be tried again, or for the time of their start.
+    pub delayed: u64,
     /// Attempts that workers hold.
     pub in_flight: u64,
     /// Tasks held in all, ended and unacknowledged ones included.
@@ -125,6 +127,7 @@ impl<B: Body> Broker<B> {
             workers: state.workers.len() as u64,
             hosts: state.hosts.len() as u64,
             pending: state.services.iter().map(|(_, s)| u64::from(s.waiting.len())).sum(),
+            delayed: state.delayed,
             in_flight: state.workers.iter().map(|(_, w)| u64::from(w.in_flight.len())).sum(),
             tasks: state.tasks.len() as u64,
             bytes: state.bytes,

@@ -58,6 +58,14 @@ pub struct CoreConfig {
     pub max_runtime: Span,
     /// Crashes of a worker under a task after which the task ends CRASHED.
     pub crashes_max: u32,
+    /// Starts of a task that may end badly, crashes included, where the task does not say.
+    pub tries_max: u32,
+    /// The longest wait before the second try of a task that does not say; it doubles with each.
+    pub backoff: Span,
+    /// The longest wait before any try of a task that does not say.
+    pub backoff_max: Span,
+    /// Random: what the waits between tries are drawn from.
+    pub jitter_seed: u64,
     /// A client's window, tasks.
     pub client_window_tasks: u32,
     /// A client's window, bytes.
@@ -106,6 +114,10 @@ impl Default for CoreConfig {
             client_kept: Span::from_secs(60),
             max_runtime: Span::from_secs(3600),
             crashes_max: 3,
+            tries_max: 3,
+            backoff: Span::from_secs(1),
+            backoff_max: Span::from_secs(300),
+            jitter_seed: 0,
             client_window_tasks: 10_000,
             client_window_bytes: 256 * 1024 * 1024,
             worker_window_tasks: 1_024,

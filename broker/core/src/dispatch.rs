@@ -112,6 +112,7 @@ impl<B: Body> State<B> {
         let now = self.now;
         let task = self.tasks.at_mut(key.index());
         task.dispatch.0 += 1;
+        task.is_closed = false;
         task.dispatched_at = now;
         let client_id =
             task.client.and_then(|key| self.clients.get(key)).map(|client| client.peer_id);

@@ -187,7 +187,11 @@ impl<B: Body> State<B> {
     #[inline]
     pub(crate) fn resolve(&self, attempt: AttemptId) -> Option<(TaskKey, Dispatch)> {
         if attempt.epoch == self.config.epoch {
-            return Some((TaskKey(attempt.task.0), attempt.dispatch));
+            let named = (TaskKey(attempt.task.0), attempt.dispatch);
+            // A dispatch that stands for an adopted attempt was never sent under a name of this epoch.
+            let adopted = self.inherited.by_task.get(&named.0);
+            let is_sent = adopted.is_none_or(|adopted| self.resolve(*adopted) != Some(named));
+            return is_sent.then_some(named);
         }
         match self.inherited.attempts.get(&attempt)?.standing {
             Standing::Adopted { task, dispatch } => Some((task, dispatch)),
@@ -272,6 +276,7 @@ impl<B: Body> State<B> {
         self.occupy(key, worker.index());
         let task = self.tasks.at_mut(key.index());
         task.dispatch.0 += 1;
+        task.is_closed = false;
         task.dispatched_at = self.now;
         let standing = Standing::Adopted { task: key, dispatch: task.dispatch };
         self.inherited.insert(attempt, Entry { worker, is_listed: false, standing });

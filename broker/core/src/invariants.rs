@@ -32,11 +32,15 @@ impl<B: Body> Broker<B> {
 
 fn check_tasks<B: Body>(state: &State<B>, found: &mut Vec<String>) {
     let mut bytes = state.inherited.kept_bytes() + check_progress(state, found);
-    let mut held = 0;
+    let (mut held, mut delayed) = (0, 0);
     for (key, task) in state.tasks.iter() {
         bytes += task.kept_bytes();
         let has_ended = task.state == TaskState::Ended;
         held += u64::from(!has_ended);
+        delayed += u64::from(task.state == TaskState::Delayed);
+        if task.state == TaskState::Delayed && (task.occupies || task.timer.is_none()) {
+            found.push(format!("{key:?}: delayed, and nothing brings it back"));
+        }
         if has_ended != task.end.is_some() || has_ended == task.body.is_some() {
             found.push(format!("{key:?}: body and end do not fit {:?}", task.state));
         }
@@ -54,6 +58,9 @@ fn check_tasks<B: Body>(state: &State<B>, found: &mut Vec<String>) {
     }
     if bytes != state.bytes {
         found.push(format!("bytes: {} counted, {bytes} held", state.bytes));
+    }
+    if delayed != state.delayed {
+        found.push(format!("delayed: {} counted, {delayed} held", state.delayed));
     }
     if held != state.ledger.held {
         found.push(format!("held: {} in the ledger, {held} in the store", state.ledger.held));

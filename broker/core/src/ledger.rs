@@ -43,6 +43,8 @@ pub struct Ledger {
     pub adopted: u64,
     /// Attempts that went back to waiting: their worker was lost, or gave them back.
     pub requeued: u64,
+    /// Bad starts after which the task waits to be tried again.
+    pub retried: u64,
     /// Ends of attempts that were not open any more: acknowledged and dropped.
     pub stale_ends: u64,
     /// Ends of attempts that their sender does not hold: acknowledged and dropped.

@@ -151,7 +151,8 @@ impl<B: Body> State<B> {
         let upto = purge.upto.unwrap_or(self.now);
         let (page, next) = self.tasks.page(purge.from, purge.visits);
         let is_meant = |(_, task): &(TaskKey, &crate::task::Task<B>)| {
-            task.service == service && task.state == TaskState::Pending && task.received_at <= upto
+            let waits = matches!(task.state, TaskState::Pending | TaskState::Delayed);
+            task.service == service && waits && task.received_at <= upto
         };
         let keys: alloc::vec::Vec<TaskKey> = page.filter(is_meant).map(|(key, _)| key).collect();
         let count = keys.len() as u64;
@@ -171,7 +172,7 @@ impl<B: Body> State<B> {
         let key = TaskKey::from_bits(task.0);
         let task = self.tasks.get(key).ok_or(AdminObjection::UnknownTask)?;
         match task.state {
-            TaskState::Pending => {
+            TaskState::Pending | TaskState::Delayed => {
                 let text = EndBody::Fixed("cancelled by an operator before it was started");
                 self.finish(key, Status::Cancelled, None, text, out);
                 Ok(AdminReply::Cancelled)

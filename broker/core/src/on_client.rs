@@ -123,7 +123,7 @@ impl<B: Body> State<B> {
         let options = submit.options.unwrap_or_default();
         let (bytes, kept) = (submit.body.payload_bytes(), submit.body.kept_bytes());
         let deadline = submit.deadline_ns.map(|left| self.now.after(Span(left)));
-        let crashes_max = self.config.crashes_max.min(options.tries_max.unwrap_or(u32::MAX));
+        self.arrivals += 1;
         let task = self.tasks.insert(Task {
             client: Some(key),
             request_id: submit.request_id,
@@ -135,19 +135,25 @@ impl<B: Body> State<B> {
             work: 0,
             is_probe: false,
             charge: Charge::NONE,
-            age: self.ledger.accepted,
+            age: self.arrivals,
             has_returned: false,
             priority: submit.priority,
             is_at_most_once: options.at_most_once,
             cancel: None,
+            is_closed: false,
             is_listed: false,
             state: TaskState::Pending,
             occupies: false,
             dispatch: Dispatch(0),
             tries: 0,
-            crashes_max: crashes_max.max(1),
+            crashes: 0,
+            tries_max: options.tries_max.unwrap_or(self.config.tries_max),
+            backoff: options.backoff_ns.map_or(self.config.backoff, Span),
+            backoff_max: options.backoff_max_ns.map_or(self.config.backoff_max, Span),
             worker: WorkerKey(0),
             received_at: self.now,
+            queued_at: self.now,
+            start_at: self.now,
             dispatched_at: self.now,
             deadline,
             max_runtime: options.max_runtime_ns.map_or(self.config.max_runtime, Span),
@@ -227,7 +233,7 @@ impl<B: Body> State<B> {
             return;
         }
         match task.state {
-            TaskState::Pending => {
+            TaskState::Pending | TaskState::Delayed => {
                 let text = EndBody::Fixed("cancelled by its client before it was started");
                 self.finish(key, Status::Cancelled, None, text, out);
             }
@@ -278,7 +284,8 @@ impl<B: Body> State<B> {
     /// A client is gone for good: what waits is cancelled, what runs runs out, results are dropped.
     pub(crate) fn drop_client(&mut self, key: ClientKey, out: &mut impl Outbox<B>) {
         for task_key in self.clients.at(key.index()).tasks_sorted() {
-            if self.tasks.at(task_key.index()).state == TaskState::Pending {
+            let state = self.tasks.at(task_key.index()).state;
+            if matches!(state, TaskState::Pending | TaskState::Delayed) {
                 let text = EndBody::Fixed("its client has been away for too long");
                 self.finish(task_key, Status::Cancelled, None, text, out);
             }

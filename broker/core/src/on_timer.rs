@@ -40,7 +40,7 @@ impl<B: Body> State<B> {
         let mut earliest_wait = None;
         for flow in self.services.at(key).waiting.flows(&self.tasks, &self.flows) {
             for index in flow {
-                let at = self.tasks.at(index).received_at.after(wait);
+                let at = self.tasks.at(index).queued_at.after(wait);
                 if at <= self.now {
                     over.push(self.tasks.key_at(index));
                 } else {

@@ -249,10 +249,17 @@ impl<B: Body> State<B> {
         };
         let (status, body) = match self.objection_to_result(&done.body) {
             None => (done.status, EndBody::Handler(done.body)),
-            Some(text) => (EndStatus::Failed, EndBody::Fixed(text)),
+            // Another try would most likely bring as much.
+            Some(text) => (EndStatus::FailedFinal, EndBody::Fixed(text)),
         };
-        if status == EndStatus::Failed {
-            self.tasks.at_mut(task_key.index()).tries += 1;
+        match status {
+            EndStatus::Ok | EndStatus::Cancelled => {}
+            EndStatus::Failed | EndStatus::FailedFinal => {
+                self.tasks.at_mut(task_key.index()).tries += 1;
+                if status == EndStatus::Failed && self.retry(task_key) {
+                    return;
+                }
+            }
         }
         self.finish(task_key, status.into(), Some(stages), body, out);
     }
@@ -271,7 +278,7 @@ impl<B: Body> State<B> {
         let task = self.tasks.at(key.index());
         let (service, worker) = (task.service, task.worker);
         match task.state {
-            TaskState::Pending => {}
+            TaskState::Pending | TaskState::Delayed => {}
             TaskState::Ended => {
                 // Its service may be known no more.
                 self.requeue(key, out);

@@ -79,11 +79,14 @@ impl<B: Body> State<B> {
         match loss.cause {
             LossKind::MaxRuntime => {
                 self.release(key);
+                self.tasks.at_mut(key.index()).tries += 1;
+                if self.retry(key) {
+                    return;
+                }
                 let text = alloc::format!(
                     "ran longer than its max runtime of {} ms and was killed",
                     self.tasks.at(key.index()).max_runtime.0 / 1_000_000
                 );
-                self.tasks.at_mut(key.index()).tries += 1;
                 self.finish(key, Status::TimedOut, None, EndBody::Text(text.into()), out);
             }
             LossKind::Cancelled => {
@@ -126,17 +129,19 @@ impl<B: Body> State<B> {
         }
     }
 
-    /// A crash is charged to the task; after `crashes_max` of them it is over.
+    /// A crash is charged to the task; after `crashes_max` of them it is over, and after `tries_max`
+    /// bad starts of whatever kind.
     fn crashed(&mut self, key: TaskKey, how: &str, out: &mut impl Outbox<B>) {
         let task = self.tasks.at_mut(key.index());
         if task.state == TaskState::Ended {
             return self.requeue(key, out);
         }
         task.tries += 1;
-        if task.tries < task.crashes_max {
+        task.crashes += 1;
+        if task.crashes < self.config.crashes_max && task.tries < task.tries_max {
             return self.requeue(key, out);
         }
-        let text = alloc::format!("{how} while it ran this task, {} times in all", task.tries);
+        let text = alloc::format!("{how} while it ran this task, {} times in all", task.crashes);
         self.release(key);
         self.finish(key, Status::Crashed, None, EndBody::Text(text.into()), out);
     }
@@ -166,13 +171,17 @@ impl<B: Body> State<B> {
         }
     }
 
-    /// A task's timer went off: its deadline, or the end of its wait for a late end.
+    /// A task's timer went off: its start, its deadline, or the end of its wait for a late end.
     pub(crate) fn on_task_timer(&mut self, key: TaskKey, out: &mut impl Outbox<B>) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         task.timer = None;
         match task.state {
             TaskState::AwaitingEnd => self.end_lost(key, out),
             TaskState::Pending => self.expire(key, out),
+            TaskState::Delayed if task.deadline.is_some_and(|deadline| deadline <= self.now) => {
+                self.expire(key, out);
+            }
+            TaskState::Delayed => self.start_delayed(key, out),
             TaskState::InFlight => {
                 self.ask_to_stop(key, false, out);
                 self.expire(key, out);
@@ -185,6 +194,7 @@ impl<B: Body> State<B> {
     pub(crate) fn expire(&mut self, key: TaskKey, out: &mut impl Outbox<B>) {
         let text = match self.tasks.at(key.index()).state {
             TaskState::Pending => "its deadline passed before a worker was free",
+            TaskState::Delayed => "its deadline passed before it was to start",
             _ => "its deadline passed while it was with a worker",
         };
         self.finish(key, Status::Expired, None, EndBody::Fixed(text), out);

@@ -17,6 +17,7 @@ use crate::inherited::Inherited;
 use crate::ledger::Ledger;
 use crate::outbox::Outbox;
 use crate::progress::Progress;
+use crate::random::Random;
 use crate::service::Services;
 use crate::session::{Peer, Sessions};
 use crate::slab::{ClientKey, GroupKey, HostKey, Key, ServiceKey, Slab, TaskKey, WorkerKey};
@@ -46,7 +47,8 @@ pub(crate) enum Wake {
     Gate(ServiceKey),
     /// Attempts of an earlier epoch may have been unclaimed for too long.
     Inherited,
-    /// A task's deadline, or, while it awaits its end, the end of that wait.
+    /// A task's deadline, or its start while it is delayed, or, while it awaits its end, the end of
+    /// that wait.
     Task(TaskKey),
 }
 
@@ -57,6 +59,11 @@ pub(crate) struct State<B> {
     pub(crate) is_draining: bool,
     /// HELLOs of supervisors so far.
     pub(crate) turns: u64,
+    /// Tasks that have come to wait, as new, so far.
+    pub(crate) arrivals: u64,
+    /// Tasks that are delayed.
+    pub(crate) delayed: u64,
+    pub(crate) jitter: Random,
     pub(crate) tasks: Slab<TaskKey, Task<B>>,
     pub(crate) services: Services,
     pub(crate) flows: Flows,
@@ -82,10 +89,13 @@ impl<B: Body> State<B> {
     pub(crate) fn new(config: CoreConfig) -> Self {
         Self {
             services: Services::new(&config),
+            jitter: Random::new(config.jitter_seed),
             config,
             now: Time(0),
             is_draining: false,
             turns: 0,
+            arrivals: 0,
+            delayed: 0,
             tasks: Slab::new(),
             flows: Flows::new(),
             groups: Slab::new(),
@@ -206,6 +216,10 @@ impl<B: Body> State<B> {
         task.state = TaskState::Pending;
         let service = task.service;
         self.wait(key, true);
+        // What came in before those that wait may be due before them.
+        if let Some(timer) = self.services.at_mut(service).timer.take() {
+            self.timers.cancel(timer);
+        }
         self.watch_service(service);
     }
 
@@ -215,10 +229,7 @@ impl<B: Body> State<B> {
         if task.state != TaskState::AwaitingEnd {
             return;
         }
-        if let Some(timer) = task.timer.take() {
-            self.timers.cancel(timer);
-        }
-        task.timer = task.deadline.map(|deadline| self.timers.set(deadline, Wake::Task(key)));
+        self.set_task_timer(key);
     }
 
     /// The worker of this attempt is no longer busy with it.
@@ -305,7 +316,7 @@ impl<B: Body> State<B> {
         self.tasks.discard(key);
     }
 
-    fn is_wanted(&self, client: Option<ClientKey>) -> bool {
+    pub(crate) fn is_wanted(&self, client: Option<ClientKey>) -> bool {
         client.is_some_and(|key| self.clients.get(key).is_some())
     }
 

@@ -25,6 +25,8 @@ pub(crate) const NO_FLOW: u32 = u32::MAX;
 pub(crate) enum TaskState {
     /// In its service's queue, or about to be.
     Pending,
+    /// In no queue: it is not to start before `Task::start_at`.
+    Delayed,
     /// Sent to `Task::worker`, which has not said how it ended.
     InFlight,
     /// Its worker is gone after it had started; its DONE may yet come (at-most-once only).
@@ -102,7 +104,7 @@ pub(crate) struct Task<B> {
     pub(crate) is_probe: bool,
     /// Who pays for its latest dispatch.
     pub(crate) charge: Charge,
-    /// How many tasks had come in with it.
+    /// How many tasks had come to wait with it: the order of its queue.
     pub(crate) age: u64,
     /// It waits, and was with a worker before.
     pub(crate) has_returned: bool,
@@ -110,6 +112,8 @@ pub(crate) struct Task<B> {
     pub(crate) is_at_most_once: bool,
     /// Its client wants it no longer.
     pub(crate) cancel: Option<Cancel>,
+    /// The end of the latest dispatch has been taken, and was not the task's.
+    pub(crate) is_closed: bool,
     /// Named by a READY whose last part has not come.
     pub(crate) is_listed: bool,
     pub(crate) state: TaskState,
@@ -119,11 +123,21 @@ pub(crate) struct Task<B> {
     pub(crate) dispatch: Dispatch,
     /// Starts that ended badly.
     pub(crate) tries: u32,
-    /// Crashes after which it ends.
-    pub(crate) crashes_max: u32,
+    /// Of those, deaths of its worker.
+    pub(crate) crashes: u32,
+    /// How many starts may end badly.
+    pub(crate) tries_max: u32,
+    /// The longest wait before the second try; it doubles with each.
+    pub(crate) backoff: Span,
+    /// The longest wait before any.
+    pub(crate) backoff_max: Span,
     /// Whom the last dispatch went to; meaningful once `dispatch` is 1 or more.
     pub(crate) worker: WorkerKey,
     pub(crate) received_at: Time,
+    /// When it came to wait, as new.
+    pub(crate) queued_at: Time,
+    /// Not to start earlier; meaningful while it is delayed.
+    pub(crate) start_at: Time,
     pub(crate) dispatched_at: Time,
     pub(crate) deadline: Option<Time>,
     pub(crate) max_runtime: Span,
@@ -169,9 +183,9 @@ impl<B> Task<B> {
     /// Whether the end of its latest dispatch may still end it.
     pub(crate) fn is_open(&self) -> bool {
         match self.state {
-            TaskState::Pending => self.dispatch.0 > 0,
+            TaskState::Pending => self.dispatch.0 > 0 && !self.is_closed,
             TaskState::InFlight | TaskState::AwaitingEnd => true,
-            TaskState::Ended => false,
+            TaskState::Delayed | TaskState::Ended => false,
         }
     }
 

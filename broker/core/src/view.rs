@@ -29,6 +29,8 @@ pub const AHEAD_MAX: u32 = 10_000;
 pub enum TaskStanding {
     /// It waits for a worker.
     Pending,
+    /// It waits for this moment: to be tried again, or to start at all.
+    Delayed(Time),
     /// A worker has it.
     InFlight,
     /// Its worker is gone after it had started; its end may yet come (at-most-once only).
@@ -176,6 +178,8 @@ pub enum Obstacle {
     InFlightMax(u32),
     /// Its service's rate allows the next one only so much later.
     Rate(Span),
+    /// It is not to start before then, from now.
+    Delayed(Span),
     /// Nobody serves its service.
     NoWorker,
     /// No worker that serves it can be sent a task: how many for what reason.
@@ -292,6 +296,9 @@ impl<B: Body> Broker<B> {
             ahead: service.filter(|_| is_pending).map(|service| ahead_of(state, service, key)),
             obstacles: match service.filter(|_| is_pending) {
                 Some(service) => obstacles(state, task.service, service),
+                None if task.state == TaskState::Delayed => {
+                    alloc::vec![Obstacle::Delayed(task.start_at.since(state.now))]
+                }
                 None => Vec::new(),
             },
         })
@@ -419,6 +426,7 @@ fn worker_standing(worker: &Worker) -> WorkerStanding {
 fn standing<B>(task: &Task<B>) -> TaskStanding {
     match (task.state, &task.end) {
         (TaskState::Pending, _) => TaskStanding::Pending,
+        (TaskState::Delayed, _) => TaskStanding::Delayed(task.start_at),
         (TaskState::InFlight, _) => TaskStanding::InFlight,
         (TaskState::AwaitingEnd, _) => TaskStanding::AwaitingEnd,
         (TaskState::Ended, Some(end)) => TaskStanding::Ended(end.status),

@@ -5,7 +5,7 @@ use crate::fair::{COST_MAX, COST_MIN};
 use crate::outbox::Outbox;
 use crate::slab::{FlowKey, GroupKey, Key, TaskKey};
 use crate::state::State;
-use crate::task::NO_FLOW;
+use crate::task::{NO_FLOW, TaskState};
 use crate::time::Span;
 
 /// Who pays for an attempt, and how much was charged.
@@ -77,11 +77,12 @@ impl<B: Body> State<B> {
         }
     }
 
-    /// Takes a task out of its queue, if it stands there.
+    /// Takes a task out of its queue, or from those that are delayed, if it stands there.
     #[inline]
     pub(crate) fn unqueue(&mut self, key: TaskKey) {
         let task = self.tasks.at(key.index());
         if task.flow == NO_FLOW {
+            self.delayed -= u64::from(task.state == TaskState::Delayed);
             return;
         }
         let class = task.class();

@@ -85,7 +85,8 @@ fn only_the_running_task_is_charged() {
 #[test]
 fn a_kill_for_max_runtime_ends_the_task_timed_out() {
     let (mut sim, client, supervisor, _) = watched();
-    let task = tasks(&sim.submit(client, 1))[0];
+    let options = TaskOptions { tries_max: Some(1), ..TaskOptions::default() };
+    let task = tasks(&sim.ask(client, Ask { options: Ok(options), ..Ask::default() }))[0];
     let effects = sim.lost(supervisor, LossKind::MaxRuntime, Some(&task), &[]);
     assert_eq!(results(&effects), [(client, 1, Status::TimedOut)]);
 }

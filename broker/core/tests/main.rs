@@ -19,6 +19,7 @@ mod progress;
 mod ready;
 mod recall;
 mod results;
+mod retries;
 mod scheduling;
 mod services;
 mod sessions;

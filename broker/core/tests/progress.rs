@@ -272,7 +272,7 @@ fn an_end_by_the_handler_says_more_than_what_waits() {
     let (mut sim, client, task) = running();
     sim.event(Event::Full(client));
     say(&mut sim, &task, LATEST, 1);
-    sim.done_by(task.to, &task, EndStatus::Failed);
+    sim.done_by(task.to, &task, EndStatus::FailedFinal);
     let effects = sim.event(Event::Sendable(client));
     assert!(updates(&effects, client).is_empty());
     assert_eq!(results(&effects), [(client, 1, Status::Failed)]);

@@ -51,7 +51,8 @@ fn done_becomes_a_result_with_its_stages() {
 #[test]
 fn a_failed_attempt_ends_the_task_failed_with_the_handlers_words() {
     let (mut sim, client) = served();
-    let task = tasks(&sim.submit(client, 1))[0];
+    let options = TaskOptions { tries_max: Some(1), ..TaskOptions::default() };
+    let task = tasks(&sim.ask(client, Ask { options: Ok(options), ..Ask::default() }))[0];
     let effects = sim.done_by(task.to, &task, EndStatus::Failed);
     assert_eq!(results(&effects), [(client, 1, Status::Failed)]);
     assert!(

@@ -192,7 +192,7 @@ fn a_failed_attempt_counts_as_a_try() {
     let client = sim.client(1);
     sim.worker(2, &["work"]);
     let task = tasks(&sim.submit(client, 1))[0];
-    let effects = sim.done_by(task.to, &task, EndStatus::Failed);
+    let effects = sim.done_by(task.to, &task, EndStatus::FailedFinal);
     let Some(Effect::Result { head, .. }) = effects.last() else { panic!("{effects:?}") };
     assert_eq!((head.status, head.tries), (Status::Failed, 1));
 }

@@ -199,6 +199,29 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         section: "tasks",
+        key: "tries_max",
+        doc: "Starts of a task that may end badly (a retryable failure, a run past its max runtime, a \
+              crash) where the task does not say; after the last one it ends for good.",
+        set: |c, v| v.count_u32(1, 1_000_000).map(|value| c.core.tries_max = value),
+        show: |c| plain(c.core.tries_max),
+    },
+    Setting {
+        section: "tasks",
+        key: "backoff",
+        doc: "The longest wait before a task's second try, doubled before each further one; the wait \
+              is random between nothing and that. Where the task does not say.",
+        set: |c, v| v.span(Duration::ZERO, DAY).map(|value| c.core.backoff = value),
+        show: |c| quoted(show_span(c.core.backoff)),
+    },
+    Setting {
+        section: "tasks",
+        key: "backoff_max",
+        doc: "The longest wait before any try of a task that does not say.",
+        set: |c, v| v.span(Duration::ZERO, 30 * DAY).map(|value| c.core.backoff_max = value),
+        show: |c| quoted(show_span(c.core.backoff_max)),
+    },
+    Setting {
+        section: "tasks",
         key: "retry_after",
         doc: "When a client that was told BUSY may try again.",
         set: |c, v| v.span(MS, HOUR).map(|value| c.core.retry_after = value),

@@ -110,6 +110,7 @@ fn obstacle(obstacle: &Obstacle) -> Value {
         Obstacle::Paused => json!({ "reason": "paused" }),
         Obstacle::InFlightMax(max) => json!({ "reason": "in_flight_max", "max": max }),
         Obstacle::Rate(wait) => json!({ "reason": "rate", "next_token_ns": wait.0 }),
+        Obstacle::Delayed(left) => json!({ "reason": "delayed", "start_ns": left.0 }),
         Obstacle::NoWorker => json!({ "reason": "no_worker" }),
         Obstacle::NoFreeWorker(standings) => {
             let counts = standings.iter().map(|(standing, count)| {
@@ -123,6 +124,7 @@ fn obstacle(obstacle: &Obstacle) -> Value {
 fn state(standing: TaskStanding) -> &'static str {
     match standing {
         TaskStanding::Pending => "pending",
+        TaskStanding::Delayed(_) => "delayed",
         TaskStanding::InFlight => "in_flight",
         TaskStanding::AwaitingEnd => "awaiting_end",
         TaskStanding::Ended(_) => "ended",
@@ -165,6 +167,7 @@ pub(super) fn ledger(ledger: &Ledger, counts: &Counts) -> Value {
         "dispatched": ledger.dispatched,
         "adopted": ledger.adopted,
         "requeued": ledger.requeued,
+        "retried": ledger.retried,
         "stale_ends": ledger.stale_ends,
         "foreign_ends": ledger.foreign_ends,
         "malformed": ledger.malformed,
@@ -178,6 +181,7 @@ pub(super) fn ledger(ledger: &Ledger, counts: &Counts) -> Value {
             "workers": counts.workers,
             "hosts": counts.hosts,
             "pending": counts.pending,
+            "delayed": counts.delayed,
             "in_flight": counts.in_flight,
             "tasks": counts.tasks,
             "bytes": counts.bytes,

@@ -193,7 +193,15 @@ pub(crate) struct TaskArgs {
     /// 1h]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) max_runtime: Option<Duration>,
-    /// Never run a task again after its worker or broker was lost; it then ends LOST
+    /// How often a task may start and end badly (an error, a run past its max runtime, a crash)
+    /// before it ends for good; 1: it is never tried again [default: the broker's, 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) tries: Option<u32>,
+    /// The longest wait before a task's second try, doubled before each further one; the wait is
+    /// random, from nothing to that [default: the broker's, 1s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) backoff: Option<Duration>,
+    /// Never run a task again; after its worker or broker was lost it ends LOST
     #[arg(long)]
     pub(crate) at_most_once: bool,
     /// Print outputs that are no text to a terminal too

@@ -20,6 +20,8 @@ const HINT_AFTER: Duration = Duration::from_secs(3);
 pub(crate) const NO_RESULT_AFTER: Duration = Duration::from_secs(2);
 /// Between two looks at the clock and at signals.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The longest wait before any try where `--backoff` is given.
+const BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// How long a client that is done may take to say goodbye.
 pub(crate) const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -82,6 +84,12 @@ pub(crate) fn task<'c>(
     }
     if let Some(max_runtime) = args.max_runtime {
         task = task.max_runtime(max_runtime);
+    }
+    if let Some(tries) = args.tries {
+        task = task.tries_max(tries);
+    }
+    if let Some(backoff) = args.backoff {
+        task = task.backoff(backoff, backoff.max(BACKOFF_MAX));
     }
     if args.at_most_once { task.at_most_once() } else { task }
 }

@@ -23,6 +23,12 @@ pub struct TaskOptions {
     /// Starts that may end badly before the task ends for good, 1 or more.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub tries_max: Option<u32>,
+    /// The longest wait before the second try, nanoseconds; it doubles with each. 0: at once.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub backoff_ns: Option<u64>,
+    /// The longest wait before any try, nanoseconds. 0: at once.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub backoff_max_ns: Option<u64>,
 }
 
 #[cfg(feature = "serde")]
@@ -75,7 +81,7 @@ impl TaskOptions {
 
     /// The map of the options that do not have their default.
     pub fn encode(&self) -> alloc::vec::Vec<u8> {
-        // Writing two bools and two integers into memory cannot fail.
+        // Writing bools and integers into memory cannot fail.
         rmp_serde::to_vec_named(self).unwrap_or_else(|_| alloc::vec![0x80])
     }
 }

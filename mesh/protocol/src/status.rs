@@ -64,10 +64,12 @@ wire_enum! {
     EndStatus {
         /// The handler returned a result.
         Ok = 0 "OK",
-        /// The handler returned an error; the payload says which.
+        /// The handler returned an error, and may be tried again; the payload says which.
         Failed = 1 "FAILED",
         /// The handler saw the cancel flag and stopped.
         Cancelled = 5 "CANCELLED",
+        /// The handler returned an error that another try would not mend; the payload says which.
+        FailedFinal = 10 "FAILED_FINAL",
     }
 }
 
@@ -75,7 +77,7 @@ impl From<EndStatus> for Status {
     fn from(end: EndStatus) -> Self {
         match end {
             EndStatus::Ok => Self::Ok,
-            EndStatus::Failed => Self::Failed,
+            EndStatus::Failed | EndStatus::FailedFinal => Self::Failed,
             EndStatus::Cancelled => Self::Cancelled,
         }
     }

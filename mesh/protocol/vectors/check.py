@@ -160,7 +160,7 @@ TO_BROKER = BOTH | {
         ("options", nil_or(options)), ("payload", payload)]),
     17: ("CANCEL", [("request_id", u64), ("submission", u32), ("is_hard", boolean)]),
     18: ("FETCH", [("key", binary(KEY))]),
-    33: ("DONE", [*ATTEMPT, ("status", one_of(0, 1, 5)), ("residence_ns", u64),
+    33: ("DONE", [*ATTEMPT, ("status", one_of(0, 1, 5, 10)), ("residence_ns", u64),
         ("service_ns", u64), *PAYLOAD]),
     34: ("READY", [("host", nil_or(peer_id)), ("slot", u16), ("incarnation", u32),
         ("services", names), ("window_tasks", tasks), ("window_bytes", u64),

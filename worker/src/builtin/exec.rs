@@ -11,7 +11,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use rustix::fs::{Access, access};
 
 use crate::error::WorkerError;
-use crate::handler::{Context, Input, Output};
+use crate::handler::{Context, Failure, Input, Output};
 use crate::worker::Worker;
 use running::Running;
 
@@ -64,7 +64,7 @@ impl Program {
         limit: u64,
         is_cancelled: &dyn Fn() -> bool,
         out: &mut Vec<u8>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Failure> {
         let mut command = Command::new(&self.path);
         std::os::unix::process::CommandExt::arg0(&mut command, &self.name);
         command.args(&self.arguments).envs(environment.iter().map(|(name, value)| (name, value)));
@@ -76,19 +76,20 @@ impl Program {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => {
                 let said = running.last_words();
-                Err(format!("{name} {}{said}", how_it_ended(status)))
+                Err(format!("{name} {}{said}", how_it_ended(status)).into())
             }
-            Err(running::Stop::Cancelled) => Err(format!("cancelled; {name} was killed")),
-            Err(running::Stop::TooLong) => Err(format!(
+            Err(running::Stop::Cancelled) => Err(format!("cancelled; {name} was killed").into()),
+            // These two are mended by a person, not by another try.
+            Err(running::Stop::TooLong) => Err(Failure::last(format!(
                 "{name} wrote more than the {limit} bytes that the broker takes as a result and was \
                  killed; let it write less, or raise the broker's payload limit"
-            )),
-            Err(running::Stop::HeldOpen) => Err(format!(
+            ))),
+            Err(running::Stop::HeldOpen) => Err(Failure::last(format!(
                 "{name} ended, but a process that it started still holds its standard output open \
                  and was killed; let it wait for that process, or send its output elsewhere"
-            )),
+            ))),
             Err(running::Stop::System(call, error)) => {
-                Err(format!("{name} was killed because {call} failed: {error}"))
+                Err(format!("{name} was killed because {call} failed: {error}").into())
             }
         }
     }
@@ -119,7 +120,7 @@ fn how_it_ended(status: ExitStatus) -> String {
 
 /// Adds a service that runs `program` once for each task: the payload on its standard input, its
 /// standard output as the result. An exit status other than 0, or a death by signal, is FAILED with
-/// the end of its standard error.
+/// the end of its standard error, and is tried again while tries are left.
 ///
 /// It runs on the worker's CPU, whose mask it inherits, in a process group of its own, which is
 /// killed when the task is cancelled and with the worker. Its environment is the worker's and
@@ -154,10 +155,11 @@ mod tests {
         limit: u64,
         is_cancelled: &dyn Fn() -> bool,
     ) -> Result<Vec<u8>, String> {
-        let mut out = Vec::new();
+        let (mut out, text) = (Vec::new(), |failure: Failure| failure.text);
         let environment = [("PINMESH_REQUEST_ID", "17".to_owned())];
         let input = Input { pieces: Pieces::One(input) };
-        program(words).run(&environment, input, limit, is_cancelled, &mut out).map(|()| out)
+        program(words).run(&environment, input, limit, is_cancelled, &mut out).map_err(text)?;
+        Ok(out)
     }
 
     fn run(words: &[&str], input: &[u8]) -> Result<Vec<u8>, String> {

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use zstd::bulk::Compressor;
 use zstd::stream::read::Decoder;
 
-use crate::handler::{Context, Input, Output};
+use crate::handler::{Context, Failure, Input, Output};
 use crate::worker::Worker;
 
 /// Level of [`zstd_services`] unless another is wanted.
@@ -22,12 +22,14 @@ pub fn zstd_services(worker: Worker, level: i32) -> Worker {
     let compress = move |context: &Context<'_>, input: Input<'_>, output: &mut Output| {
         let compressor = match &mut compressor {
             Some(compressor) => compressor,
-            none => none.insert(new_compressor(level)?),
+            none => none.insert(new_compressor(level).map_err(Failure::last)?),
         };
+        // An input that does not fit or is damaged is so at every try.
         compress(compressor, input, context.payload_bytes_max(), &mut output.bytes)
+            .map_err(Failure::last)
     };
     worker.raw_service("zstd", compress).raw_service("unzstd", |context, input, output| {
-        decompress(input, context.payload_bytes_max(), &mut output.bytes)
+        decompress(input, context.payload_bytes_max(), &mut output.bytes).map_err(Failure::last)
     })
 }
 

@@ -14,7 +14,7 @@ use super::RunLoop;
 use super::link::Ticket;
 use super::speaker::Speaker;
 use crate::clock;
-use crate::handler::{Context, Input, Output, Service};
+use crate::handler::{Context, Failure, Input, Output, Service};
 
 impl RunLoop {
     /// Runs one handler. Returns when it ended, which is when the next one starts.
@@ -65,7 +65,7 @@ impl RunLoop {
         let (end, bytes) = link.io.encode_end(ticket.index, done, &mut self.output);
         link.session.end(ended, ticket.index, end, bytes, &mut link.io);
         match status {
-            EndStatus::Failed => self.counts.tasks_failed += 1,
+            EndStatus::Failed | EndStatus::FailedFinal => self.counts.tasks_failed += 1,
             EndStatus::Ok | EndStatus::Cancelled => self.counts.tasks_ok += 1,
         }
         if let Some(recorder) = &mut self.recorder {
@@ -87,20 +87,25 @@ fn call(
 ) -> EndStatus {
     output.clear();
     let handler = &mut service.handler;
-    let result = catch_unwind(AssertUnwindSafe(|| handler(context, input, output)))
-        .unwrap_or_else(|panic| Err(format!("the handler panicked: {}", panic_text(&*panic))));
-    let text = match result {
+    let result = catch_unwind(AssertUnwindSafe(|| handler(context, input, output))).unwrap_or_else(
+        |panic| Err(format!("the handler panicked: {}", panic_text(&*panic)).into()),
+    );
+    let failure = match result {
         Ok(()) if output.bytes.len() as u64 <= limit => return EndStatus::Ok,
-        Ok(()) => format!(
+        Ok(()) => Failure::last(format!(
             "the result has {} bytes, the broker takes {limit}; return less, or raise the \
              broker's payload limit",
             output.bytes.len()
-        ),
-        Err(text) => text,
+        )),
+        Err(failure) => failure,
     };
     let was_cancelled = context.is_cancelled();
-    fail(output, text, limit);
-    if was_cancelled { EndStatus::Cancelled } else { EndStatus::Failed }
+    fail(output, failure.text, limit);
+    match was_cancelled {
+        true => EndStatus::Cancelled,
+        false if failure.is_last => EndStatus::FailedFinal,
+        false => EndStatus::Failed,
+    }
 }
 
 /// Puts an error's text in the place of the result.

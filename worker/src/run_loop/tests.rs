@@ -69,10 +69,12 @@ fn a_long_payload_travels_in_frames_both_ways() {
 fn a_handler_that_fails_or_panics_ends_its_task_and_nothing_else() {
     let (mut broker, _worker) = embedded(test_services(builtin_services()));
     broker.tasks(&[(1, "fail", b"no such file"), (2, "panic", b"index 3"), (3, "echo", b"x")]);
+    broker.tasks(&[(4, "fail_last", b"no such thing")]);
     assert_eq!(done(broker.hear()), (1, EndStatus::Failed, b"no such file".to_vec()));
     let text = b"the handler panicked: index 3".to_vec();
     assert_eq!(done(broker.hear()), (2, EndStatus::Failed, text));
     assert_eq!(done(broker.hear()), (3, EndStatus::Ok, b"x".to_vec()));
+    assert_eq!(done(broker.hear()), (4, EndStatus::FailedFinal, b"no such thing".to_vec()));
 }
 
 #[test]
@@ -83,7 +85,7 @@ fn a_result_that_the_broker_does_not_take_ends_failed_with_the_limit() {
     }));
     broker.tasks(&[(1, "big", b"")]);
     let (_, status, text) = done(broker.hear());
-    assert_eq!(status, EndStatus::Failed);
+    assert_eq!(status, EndStatus::FailedFinal);
     assert!(String::from_utf8(text).unwrap().contains("the broker takes 8388608"));
 }
 
@@ -99,18 +101,18 @@ fn a_typed_handler_gets_messagepack_or_json_and_its_context() {
     broker.tasks(&[(1, "add", &input), (2, "add", b"\xc1")]);
     assert_eq!(done(broker.hear()), (1, EndStatus::Ok, vec![5]));
     let (_, status, text) = done(broker.hear());
-    assert_eq!(status, EndStatus::Failed);
+    assert_eq!(status, EndStatus::FailedFinal);
     assert!(String::from_utf8(text).unwrap().starts_with("the payload does not fit"));
     broker.content_type = ContentType::JSON;
     broker.tasks(&[(3, "add", b"[20, 30]"), (4, "add", b"[2, 3] x")]);
     assert_eq!(done(broker.hear()), (3, EndStatus::Ok, b"50".to_vec()));
     let (_, status, text) = done(broker.hear());
-    assert_eq!(status, EndStatus::Failed);
+    assert_eq!(status, EndStatus::FailedFinal);
     assert!(String::from_utf8(text).unwrap().starts_with("the payload does not fit"));
     broker.content_type = ContentType::RAW;
     broker.tasks(&[(5, "add", b"[2,3]")]);
     let (_, status, text) = done(broker.hear());
-    assert_eq!(status, EndStatus::Failed);
+    assert_eq!(status, EndStatus::FailedFinal);
     assert!(String::from_utf8(text).unwrap().contains("content type 0"));
 }
 
@@ -129,11 +131,11 @@ fn a_handler_of_protocol_buffers_gets_and_gives_messages_and_takes_nothing_else(
     broker.content_type = ContentType::PROTOBUF;
     broker.tasks(&[(1, "swap", &[8, 2, 16, 3]), (2, "swap", &[8])]);
     assert_eq!(done(broker.hear()), (1, EndStatus::Ok, vec![8, 3, 16, 2]));
-    assert_eq!(done(broker.hear()).1, EndStatus::Failed);
+    assert_eq!(done(broker.hear()).1, EndStatus::FailedFinal);
     broker.content_type = ContentType::MSGPACK;
     broker.tasks(&[(3, "swap", &[8, 2, 16, 3])]);
     let (_, status, text) = done(broker.hear());
-    assert_eq!(status, EndStatus::Failed);
+    assert_eq!(status, EndStatus::FailedFinal);
     assert!(String::from_utf8(text).unwrap().contains("content type 1"));
 }
 

@@ -147,6 +147,8 @@ impl Barrage {
             accepted: self.random.one_in(3),
             max_runtime_ns: self.random.one_in(3).then(|| self.random.scale(10 * MS, 4 * S)),
             tries_max: self.random.one_in(4).then(|| self.random.between(1, 3) as u32),
+            backoff_ns: self.random.one_in(4).then(|| self.random.below(2 * S)),
+            backoff_max_ns: self.random.one_in(4).then(|| self.random.below(2 * S)),
         };
         let submit = SubmitEvent {
             request_id,
@@ -220,9 +222,10 @@ impl Barrage {
             4 if self.random.one_in(4) => self.ready(at),
             5..=8 => self.progress(conn, attempt),
             _ => {
-                let status = match self.random.below(6) {
-                    0 => EndStatus::Failed,
-                    1 => EndStatus::Cancelled,
+                let status = match self.random.below(8) {
+                    0 | 1 => EndStatus::Failed,
+                    2 => EndStatus::FailedFinal,
+                    3 => EndStatus::Cancelled,
                     _ => EndStatus::Ok,
                 };
                 let (residence_ns, service_ns) = (self.random.below(S), self.random.below(S));

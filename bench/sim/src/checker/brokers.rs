@@ -112,6 +112,7 @@ impl Checker {
             (Count::Lost, ledger.lost),
             (Count::NoService, ledger.no_service),
             (Count::Requeued, ledger.requeued),
+            (Count::Retried, ledger.retried),
             (Count::Adopted, ledger.adopted),
             (Count::StaleEnd, ledger.stale_ends),
             (Count::ForeignEnd, ledger.foreign_ends),
@@ -235,6 +236,9 @@ impl Checker {
                 self.on_sent(epoch, local, head.task, sent);
             }
             Effect::Result { to, head, said } => {
+                if head.status == Status::Ok && head.tries > 0 {
+                    world.counters.add(Count::OkAfterBad);
+                }
                 if let Some(Owner::Client(number)) = shell.owner(*to) {
                     let key = Key { client: number as u32, request: head.request_id };
                     self.on_told(world, epoch, key, (head.status, said));

@@ -52,11 +52,15 @@ impl Checker {
             ProgressKind::Stream => Count::StreamHeard,
         });
         let heard = self.heard.entry(key).or_default();
-        let is_next = match heard.last() {
-            Some((attempt, numbers)) if *attempt == said.attempt => {
-                numbers.last().is_none_or(|last| *last < said.sequence)
+        // A task that waits to be tried again may take over an attempt of an earlier life, whose
+        // updates then go on.
+        let mut its = heard.iter().rev().filter(|(attempt, _)| *attempt == said.attempt);
+        let is_next = match (its.next(), heard.last()) {
+            (Some((_, numbers)), Some((latest, _))) => {
+                let goes_on = *latest == said.attempt || latest.epoch != said.attempt.epoch;
+                goes_on && numbers.last().is_none_or(|last| *last < said.sequence)
             }
-            _ => !heard.iter().any(|(attempt, _)| *attempt == said.attempt),
+            _ => true,
         };
         // What an earlier life of a broker told and did not acknowledge comes again from the next.
         let is_again = !is_next && !self.lives.contains_key(&said.attempt.epoch);

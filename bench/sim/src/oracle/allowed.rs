@@ -147,11 +147,11 @@ impl Oracle {
             .tasks
             .iter()
             .filter(|(_, task)| open.contains(&task.service.as_str()) && self.waits_for_sure(task));
-        for (other_age, other) in waiting.filter(|(_, t)| worker.services.contains(&t.service)) {
+        for (_, other) in waiting.filter(|(_, t)| worker.services.contains(&t.service)) {
             if self.config.is_strict && other.priority > task.priority {
                 return Some(format!("{} is more urgent", name(other)));
             }
-            if flow_of(other) == flow_of(task) && *other_age < age {
+            if flow_of(other) == flow_of(task) && other.order < task.order {
                 return Some(format!("{} is older", name(other)));
             }
         }
@@ -268,20 +268,27 @@ impl Oracle {
         }
     }
 
-    /// What is next of each client in each class of each service. A client that may be gone at this
-    /// moment may have taken its tasks along.
+    /// What is next of each client in each class of each service: of several that came to wait in the
+    /// same tick, any. A client that may be gone at this moment may have taken its tasks along.
     fn next_of_each_flow(&self) -> Vec<&Task> {
-        let mut next: BTreeMap<(Flow<'_>, bool), &Task> = BTreeMap::new();
+        let mut next: BTreeMap<(Flow<'_>, bool), Vec<&Task>> = BTreeMap::new();
         let pending = self.tasks.values().filter(|task| task.state == State::Pending);
         for task in pending.filter(|task| !self.is_over(task)) {
             let is_sure = self.waits_for_sure(task);
             for of_sure in [false, true] {
-                if is_sure || !of_sure {
-                    next.entry((flow_of(task), of_sure)).or_insert(task);
+                if of_sure && !is_sure {
+                    continue;
+                }
+                let known = next.entry((flow_of(task), of_sure)).or_default();
+                if known.first().is_some_and(|known| task.order < known.order) {
+                    known.clear();
+                }
+                if known.first().is_none_or(|known| known.order == task.order) {
+                    known.push(task);
                 }
             }
         }
-        next.into_values().collect()
+        next.into_values().flatten().collect()
     }
 
     /// A task that waits although a worker could take it.

@@ -149,6 +149,8 @@ pub(super) struct Host {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
     Pending,
+    /// It is not to start before then.
+    Delayed(u64),
     InFlight,
     /// Its worker is gone after it had started; its end is waited for until then.
     Awaiting(u64),
@@ -178,6 +180,8 @@ pub(super) struct Task {
     pub(super) is_at_most_once: bool,
     /// Its client has cancelled it; `true`: hard.
     pub(super) cancelled: Option<bool>,
+    /// The end of its latest attempt was taken, and it was not the task's.
+    pub(super) is_closed: bool,
     pub(super) state: State,
     /// Whom it keeps busy.
     pub(super) holder: Option<WorkerNo>,
@@ -187,8 +191,17 @@ pub(super) struct Task {
     pub(super) sent_to: Option<WorkerNo>,
     pub(super) is_listed: bool,
     pub(super) tries: u32,
-    pub(super) crashes_max: u32,
+    /// Of those, deaths of its worker.
+    pub(super) crashes: u32,
+    pub(super) tries_max: u32,
+    pub(super) backoff: u64,
+    pub(super) backoff_max: u64,
     pub(super) received_at: u64,
+    /// The event in which it came to wait, as new, and when that was.
+    pub(super) order: u64,
+    pub(super) queued_at: u64,
+    /// Since when it has waited, as new or again.
+    pub(super) pending_since: u64,
     pub(super) sent_at: u64,
     pub(super) deadline: Option<u64>,
     pub(super) max_runtime: u64,
@@ -242,9 +255,9 @@ impl Task {
     /// "An attempt is open until its end is taken or the next dispatch."
     pub(super) const fn is_open(&self) -> bool {
         match self.state {
-            State::Pending => self.dispatch.0 > 0,
+            State::Pending => self.dispatch.0 > 0 && !self.is_closed,
             State::InFlight | State::Awaiting(_) => true,
-            State::Ended => false,
+            State::Delayed(_) | State::Ended => false,
         }
     }
 }

@@ -146,7 +146,6 @@ impl Oracle {
         self.ledger.held += 1;
         let age = self.ledger.accepted;
         let options = submit.options.clone().unwrap_or_default();
-        let tries_max = options.tries_max.unwrap_or(u32::MAX);
         let task = Task {
             client: Some(id),
             request: submit.request_id,
@@ -156,6 +155,7 @@ impl Oracle {
             priority: submit.priority,
             is_at_most_once: options.at_most_once,
             cancelled: None,
+            is_closed: false,
             state: State::Pending,
             holder: None,
             dispatch: Dispatch(0),
@@ -163,8 +163,14 @@ impl Oracle {
             sent_to: None,
             is_listed: false,
             tries: 0,
-            crashes_max: self.config.crashes_max.min(tries_max).max(1),
+            crashes: 0,
+            tries_max: options.tries_max.unwrap_or(self.config.tries_max),
+            backoff: options.backoff_ns.unwrap_or(self.config.backoff.0),
+            backoff_max: options.backoff_max_ns.unwrap_or(self.config.backoff_max.0),
             received_at: self.now,
+            order: self.event,
+            queued_at: self.now,
+            pending_since: self.now,
             sent_at: self.now,
             deadline: submit.deadline_ns.map(|left| self.now.saturating_add(left)),
             max_runtime: options.max_runtime_ns.unwrap_or(self.config.max_runtime.0),
@@ -193,7 +199,7 @@ impl Oracle {
             return;
         }
         match task.state {
-            State::Pending => self.end(age, Status::Cancelled),
+            State::Pending | State::Delayed(_) => self.end(age, Status::Cancelled),
             State::InFlight => self.stop_running(age, cancel.is_hard),
             State::Awaiting(_) | State::Ended => {}
         }
@@ -282,7 +288,7 @@ impl Oracle {
         let ages: Vec<Age> =
             self.tasks.iter().filter(|(_, task)| is_its(task)).map(|(age, _)| *age).collect();
         for age in ages {
-            if self.tasks[&age].state == State::Pending {
+            if matches!(self.tasks[&age].state, State::Pending | State::Delayed(_)) {
                 let others = [Due::Deadline(age), Due::NoService(age)];
                 self.ambiguous += u64::from(others.iter().any(|due| self.may_happen(*due)));
                 self.end(age, Status::Cancelled);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pinmesh_core::{Broker, Conn, Counts, Ledger, TaskStanding, TaskView};
+use pinmesh_core::{Broker, Conn, Counts, Ledger, TaskStanding, TaskView, Time};
 use pinmesh_protocol::id::TaskId;
 use pinmesh_protocol::status::Status;
 
@@ -69,6 +69,13 @@ impl Oracle {
             let Some(due) = gone.find(|due| self.may_happen(*due)) else { break };
             self.happen(due);
             self.follow_pieces();
+        }
+        // An end that is kept is dropped without a word, with the others that are due, or before.
+        while core.ledger().stale_ends > self.ledger.stale_ends {
+            let kept = self.inherited.iter().filter(|(_, entry)| entry.has_end());
+            let mut kept = kept.map(|(attempt, _)| Due::Forsaken(*attempt));
+            let Some(due) = kept.find(|due| self.may_happen(*due)) else { break };
+            self.happen(due);
         }
         while core.counts().workers < self.workers.len() as u64 {
             // It was looked at after its host was gone, not before.
@@ -139,6 +146,7 @@ impl Oracle {
                 TaskStanding::Pending if self.tasks[&age].holder.is_some() => {
                     self.bring_back(Some(age));
                 }
+                TaskStanding::Pending => self.start_if_due(Some(age)),
                 _ => {}
             }
         }
@@ -225,6 +233,7 @@ impl Oracle {
             submission: task.submission,
             standing: match (&task.state, &task.end) {
                 (State::Pending, _) => TaskStanding::Pending,
+                (State::Delayed(at), _) => TaskStanding::Delayed(Time(*at)),
                 (State::InFlight, _) => TaskStanding::InFlight,
                 (State::Awaiting(_), _) | (State::Ended, None) => TaskStanding::AwaitingEnd,
                 (State::Ended, Some(end)) => TaskStanding::Ended(end.status),
@@ -271,6 +280,7 @@ impl Oracle {
         let (mut least, mut words) = (TASK_BYTES * expected.tasks, 0);
         for task in self.tasks.values() {
             expected.pending += u64::from(task.state == State::Pending);
+            expected.delayed += u64::from(matches!(task.state, State::Delayed(_)));
             expected.in_flight += u64::from(task.holder.is_some());
             match task.end.as_ref().map(|end| &end.said) {
                 None => least += task.bytes,

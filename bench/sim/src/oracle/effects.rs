@@ -14,7 +14,9 @@ impl Oracle {
     pub(super) fn explain(&mut self, effect: &Effect) {
         let result = match effect {
             Effect::Task { to, head, bytes } => {
-                self.bring_back(self.ids.get(&head.task).copied());
+                let age = self.ids.get(&head.task).copied();
+                self.start_if_due(age);
+                self.bring_back(age);
                 self.on_task(*to, head, *bytes)
             }
             Effect::Result { to, head, said } => self.on_result(*to, head, said),

@@ -182,7 +182,8 @@ impl Oracle {
                 let place = id.0 as u32;
                 place >= purge.from && place - purge.from < purge.visits
             });
-            let waits = task.state == State::Pending && task.service == purge.service;
+            let waits = matches!(task.state, State::Pending | State::Delayed(_))
+                && task.service == purge.service;
             waits && is_there && task.received_at <= upto
         };
         let meant: Vec<Age> =
@@ -202,7 +203,7 @@ impl Oracle {
             return Outcome::Is(Err(AdminObjection::UnknownTask));
         };
         Outcome::Is(match task.state {
-            State::Pending => {
+            State::Pending | State::Delayed(_) => {
                 self.end(age, Status::Cancelled);
                 Ok(AdminReply::Cancelled)
             }

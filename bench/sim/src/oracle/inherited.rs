@@ -47,7 +47,7 @@ impl Inherited {
         }
     }
 
-    const fn has_end(&self) -> bool {
+    pub(super) const fn has_end(&self) -> bool {
         matches!(self.standing, Standing::Unclaimed { end: Some(_), .. })
     }
 

@@ -96,6 +96,7 @@ impl Oracle {
     pub(super) fn hold(&mut self, age: Age, number: WorkerNo) {
         let Some(task) = self.tasks.get_mut(&age) else { return };
         task.state = State::InFlight;
+        task.is_closed = false;
         task.holder = Some(number);
         task.sent_to = Some(number);
         if let Some(worker) = self.workers.get_mut(&number) {
@@ -110,7 +111,9 @@ impl Oracle {
         let Some(task) = self.tasks.get_mut(&age) else { return };
         match task.state {
             State::Ended => return self.forget_if_over(age),
-            State::Pending => return self.fail(format!("the reference requeues {age} twice")),
+            State::Pending | State::Delayed(_) => {
+                return self.fail(format!("the reference requeues {age} twice"));
+            }
             State::InFlight | State::Awaiting(_) => {}
         }
         self.ledger.requeued += 1;
@@ -120,19 +123,22 @@ impl Oracle {
             return self.end(age, Status::Cancelled);
         }
         task.state = State::Pending;
+        task.pending_since = self.now;
         if self.is_tick {
             self.note_too_long_for(age);
         }
     }
 
-    /// Its worker died under it: charged, and over after `crashes_max` of them.
+    /// Its worker died under it: charged, and over after `crashes_max` of them, or after `tries_max`
+    /// bad starts of whatever kind.
     pub(super) fn crash(&mut self, age: Age) {
         let Some(task) = self.tasks.get_mut(&age) else { return };
         if task.state == State::Ended {
             return self.requeue(age);
         }
         task.tries += 1;
-        if task.tries < task.crashes_max {
+        task.crashes += 1;
+        if task.crashes < self.config.crashes_max && task.tries < task.tries_max {
             return self.requeue(age);
         }
         self.release(age);
@@ -159,7 +165,7 @@ impl Oracle {
             LossKind::MaxRuntime => {
                 task.tries += 1;
                 self.release(age);
-                self.end(age, Status::TimedOut);
+                self.try_again(age, Status::TimedOut, (None, None));
             }
             LossKind::Cancelled => {
                 self.release(age);

@@ -27,6 +27,8 @@ pub(super) enum Due {
     HostGone(PeerId),
     /// Nobody has served the task's service for long enough.
     NoService(Age),
+    /// A delayed task may start.
+    Start(Age),
     /// Nobody wants the result any more.
     Deadline(Age),
     /// The end of an at-most-once task has not come.
@@ -123,16 +125,20 @@ impl Oracle {
             Due::NoService(age) => {
                 let task = self.tasks.get(&age).filter(|task| task.state == State::Pending)?;
                 let since = self.unserved_since.get(&task.service).copied().unwrap_or(0);
-                let from = since.max(task.received_at);
+                let from = since.max(task.queued_at);
                 (!self.is_served(&task.service)).then(|| from.saturating_add(config.service_wait.0))
             }
+            Due::Start(age) => match self.tasks.get(&age)?.state {
+                State::Delayed(at) => Some(at),
+                State::Pending | State::InFlight | State::Awaiting(_) | State::Ended => None,
+            },
             Due::Deadline(age) => match self.tasks.get(&age)?.state {
-                State::Pending | State::InFlight => self.tasks[&age].deadline,
+                State::Pending | State::Delayed(_) | State::InFlight => self.tasks[&age].deadline,
                 State::Awaiting(_) | State::Ended => None,
             },
             Due::NoEnd(age) => match self.tasks.get(&age)?.state {
                 State::Awaiting(until) => Some(until),
-                State::Pending | State::InFlight | State::Ended => None,
+                State::Pending | State::Delayed(_) | State::InFlight | State::Ended => None,
             },
             Due::Unpark(number) => self.workers.get(&number)?.parked_until,
             Due::Open(place) => self.gates.get(place as usize)?.opens_at,
@@ -195,8 +201,14 @@ impl Oracle {
                 State::Pending => {
                     note(task.deadline, Due::Deadline(*age));
                     if !served.contains(&task.service.as_str()) {
-                        note(self.earliest(Due::NoService(*age)), Due::NoService(*age));
+                        // A task that came back late is looked at from then on.
+                        let at = self.earliest(Due::NoService(*age));
+                        note(at.map(|at| at.max(task.pending_since)), Due::NoService(*age));
                     }
+                }
+                State::Delayed(at) => {
+                    note(task.deadline, Due::Deadline(*age));
+                    note(Some(at), Due::Start(*age));
                 }
                 State::InFlight => note(task.deadline, Due::Deadline(*age)),
                 State::Awaiting(until) => note(Some(until), Due::NoEnd(*age)),
@@ -236,6 +248,7 @@ impl Oracle {
             }
             Due::HostGone(id) => self.lose_host(id),
             Due::NoService(age) => self.end(age, Status::NoService),
+            Due::Start(age) => self.start_delayed(age),
             Due::Deadline(age) => {
                 if self.tasks[&age].state == State::InFlight {
                     self.ask_to_stop(age, false);

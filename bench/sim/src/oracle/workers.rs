@@ -3,7 +3,7 @@
 use pinmesh_core::{Body as _, Conn, DoneEvent};
 use pinmesh_protocol::command::{Held, Ready, StageTimes, Window};
 use pinmesh_protocol::id::AttemptId;
-use pinmesh_protocol::status::{EndStatus, HeldState, RefusedCode};
+use pinmesh_protocol::status::{EndStatus, HeldState, RefusedCode, Status};
 
 use super::Oracle;
 use super::book::{Age, Presence, State, Who, WorkerNo};
@@ -147,15 +147,18 @@ impl Oracle {
             service_ns: done.service_ns,
         };
         let (status, said) = match self.is_too_much(&done.body) {
-            true => (EndStatus::Failed, None),
+            true => (EndStatus::FailedFinal, None),
             false => (done.status, Some(Said::Handler(done.body.payload.clone()))),
         };
-        if let Some(task) = self.tasks.get_mut(&age)
-            && status == EndStatus::Failed
-        {
+        let is_failed = matches!(status, EndStatus::Failed | EndStatus::FailedFinal);
+        if let Some(task) = self.tasks.get_mut(&age).filter(|_| is_failed) {
             task.tries += 1;
         }
-        self.finish(age, status.into(), (Some(stages), said));
+        let end = (Some(stages), said);
+        match status {
+            EndStatus::Failed => self.try_again(age, Status::Failed, end),
+            _ => self.finish(age, status.into(), end),
+        }
     }
 
     /// Whether there is no room for a result: accepted tasks fill the budget once, their results

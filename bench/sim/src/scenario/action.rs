@@ -202,6 +202,9 @@ fn parse_submit(words: &mut Words<'_>, client: usize) -> Result<Action, String> 
             options.max_runtime_ns = Some(words.duration()?);
         } else if words.take("tries") {
             options.tries_max = Some(words.number()? as u32);
+        } else if words.take("backoff") {
+            let backoff = words.duration()?;
+            (options.backoff_ns, options.backoff_max_ns) = (Some(backoff), Some(backoff));
         } else if words.take("priority") {
             let priority = words.number()? as u8;
             ask.priority = Priority::new(priority).ok_or("a priority is 1 to 10")?;
@@ -229,6 +232,10 @@ fn parse_act(words: &mut Words<'_>) -> Result<Ask, String> {
         (Act::Ok, words.duration()?)
     } else if words.take("fails after") {
         (Act::Fail, words.duration()?)
+    } else if words.take("once fails after") {
+        (Act::FailOnce, words.duration()?)
+    } else if words.take("fails for good after") {
+        (Act::FailFinal, words.duration()?)
     } else if words.take("kills its worker after") {
         (Act::Poison, words.duration()?)
     } else if words.take("once kills its worker after") {

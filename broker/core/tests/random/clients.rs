@@ -126,6 +126,8 @@ impl World {
             accepted: self.choice.one_in(4),
             max_runtime_ns: None,
             tries_max: self.choice.one_in(5).then_some(1),
+            backoff_ns: self.choice.one_in(3).then_some(50_000_000),
+            ..TaskOptions::default()
         };
         let client = &mut self.clients[at];
         let request = client.next_request;

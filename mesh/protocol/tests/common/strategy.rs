@@ -67,12 +67,18 @@ fn service() -> impl Strategy<Value = ServiceRef<'static>> {
 }
 
 pub fn task_options() -> impl Strategy<Value = TaskOptions> {
-    (any::<bool>(), any::<bool>(), option::of(1..=u64::MAX), option::of(1..=u32::MAX)).prop_map(
-        |(at_most_once, accepted, max_runtime_ns, tries_max)| TaskOptions {
-            at_most_once,
-            accepted,
-            max_runtime_ns,
-            tries_max,
+    let limits = (option::of(1..=u64::MAX), option::of(1..=u32::MAX));
+    let waits = (option::of(uint()), option::of(uint()));
+    (any::<bool>(), any::<bool>(), limits, waits).prop_map(
+        |(at_most_once, accepted, (max_runtime_ns, tries_max), (backoff_ns, backoff_max_ns))| {
+            TaskOptions {
+                at_most_once,
+                accepted,
+                max_runtime_ns,
+                tries_max,
+                backoff_ns,
+                backoff_max_ns,
+            }
         },
     )
 }

@@ -200,6 +200,11 @@ fn submits() -> Vec<(&'static str, Submit<'static>)> {
         tries_max: Some(1),
         ..TaskOptions::default()
     };
+    let patient = TaskOptions {
+        backoff_ns: Some(0),
+        backoff_max_ns: Some(3_600_000_000_000),
+        ..TaskOptions::default()
+    };
     vec![
         ("submit", submit()),
         ("submit_alias", Submit { service: ServiceRef::Alias(0), ..submit() }),
@@ -207,6 +212,7 @@ fn submits() -> Vec<(&'static str, Submit<'static>)> {
         ("submit_deadline", Submit { deadline_ns: Some(5_000_000_000), ..submit() }),
         ("submit_options", Submit { options: options(urgent), ..submit() }),
         ("submit_options_limits", Submit { options: options(limited), ..submit() }),
+        ("submit_options_backoff", Submit { options: options(patient), ..submit() }),
         ("submit_options_empty", Submit { options: Some(&[0x80]), ..submit() }),
         ("submit_priority_10", Submit { priority: Priority::MAX, ..submit() }),
         ("submit_again", Submit { submission: Submission(2), ..submit() }),
@@ -241,6 +247,15 @@ fn dones() -> Vec<(&'static str, Done<'static>)> {
             "done_failed",
             Done {
                 status: EndStatus::Failed,
+                content_type: ContentType::TEXT,
+                payload: Payload::Inline(b"no such file"),
+                ..done()
+            },
+        ),
+        (
+            "done_failed_final",
+            Done {
+                status: EndStatus::FailedFinal,
                 content_type: ContentType::TEXT,
                 payload: Payload::Inline(b"no such file"),
                 ..done()
