@@ -59,6 +59,7 @@ pub(crate) struct Plan {
     service: Result<ServiceId>,
     pub(crate) priority: Priority,
     pub(crate) deadline: Option<Duration>,
+    pub(crate) start_after: Option<Duration>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) content_type: Option<ContentType>,
     pub(crate) encoding: Encoding,
@@ -80,6 +81,7 @@ impl Plan {
             service,
             priority: Priority::default(),
             deadline: None,
+            start_after: None,
             timeout: None,
             content_type: None,
             encoding: Encoding::default(),
@@ -137,14 +139,16 @@ impl Plan {
             }
         };
         let started_at = shared.now();
-        let deadline_ns = self.deadline.map(|it| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX));
+        let moment =
+            |span: Duration| started_at.after(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX));
         let bytes = input.len();
         let new = NewRequest {
             body: Body { input, bytes, service, started_at, ticket, listener },
             bytes,
             service,
             priority: self.priority,
-            deadline: deadline_ns.map_or(Time::NEVER, |ns| started_at.after(ns)),
+            deadline: self.deadline.map_or(Time::NEVER, moment),
+            start_at: self.start_after.map(moment),
             content_type,
             options: self.options(),
             is_at_most_once: self.options.at_most_once,

@@ -53,6 +53,21 @@ impl<'c> Task<'c> {
         self
     }
 
+    /// Not to be started before so long has passed since it was handed in. Until then it waits in
+    /// its broker and counts there and in this client's window. Default: at once.
+    #[must_use]
+    pub fn start_after(mut self, start_after: Duration) -> Self {
+        self.plan.start_after = Some(start_after);
+        self
+    }
+
+    /// Kill it if it still runs when its deadline passes, where its worker has a supervisor. Default:
+    /// its handler is asked to stop, and may go on. It ends [`Error::Expired`] either way.
+    #[must_use]
+    pub fn kill_at_deadline(self) -> Self {
+        self.set(|options| options.kill_at_deadline = true)
+    }
+
     /// The longest that a `call` waits: the task is then cancelled and the call ends
     /// [`Error::WaitTimedOut`]. Default: for ever.
     #[must_use]

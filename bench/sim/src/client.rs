@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::batch::BatchReader;
 use pinmesh_protocol::codec::{write_submit, write_to_broker};
 use pinmesh_protocol::command::{Accepted, ClientProgress, Payload, Submit, ToBroker};
@@ -14,6 +15,7 @@ use pinmesh_session::client::{
 
 use crate::checker::{Asked, Checker};
 use crate::clock::Wake;
+use crate::counters::Count;
 use crate::net::{Machine, Owner, SocketId};
 use crate::story;
 use crate::task::{Key, Plan, peer_id};
@@ -32,6 +34,8 @@ pub struct Ask {
     pub priority: Priority,
     /// Time until nobody wants the result, nanoseconds.
     pub deadline_ns: Option<u64>,
+    /// Time until it may start.
+    pub start_after_ns: Option<u64>,
     /// Encoded options.
     pub options: Option<Arc<[u8]>>,
     /// What they say.
@@ -129,6 +133,9 @@ impl ClientOutbox<Box<[u8]>> for Io<'_> {
             options: header.options,
             payload: Payload::Inline(body),
         };
+        if header.options.is_some_and(starts_later) {
+            self.world.counters.add(Count::PutOff);
+        }
         let key = self.key(header.request_id);
         self.checker.on_submit(self.world, key, usize::from(link.0), header.submission);
         write_submit(&mut self.links[usize::from(link.0)].batch, &submit);
@@ -334,6 +341,7 @@ impl ClientSim {
             service: ServiceId(ask.service),
             priority: ask.priority,
             deadline: ask.deadline_ns.map_or(Time::NEVER, |ns| now.after(ns)),
+            start_at: ask.start_after_ns.map(|ns| now.after(ns)),
             content_type: ContentType::RAW,
             options: ask.options.clone(),
             is_at_most_once: ask.is_at_most_once,
@@ -363,4 +371,8 @@ impl ClientSim {
         self.handle(world, checker, ClientEvent::SocketLost(LinkId(at as u16)));
         self.settle(world, checker);
     }
+}
+
+fn starts_later(options: &[u8]) -> bool {
+    TaskOptions::decode(options).is_ok_and(|options| options.start_after_ns.is_some())
 }

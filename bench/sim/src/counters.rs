@@ -168,6 +168,8 @@ counts! {
     BusyWindow Info "BUSY, client window",
     /// RESULT BUSY because of the service's own limits.
     BusyService Branch "BUSY, service limits",
+    /// BUSY because a task would end after its deadline.
+    BusyLate Branch "BUSY, too late",
     /// Tasks waited for their service's cap of attempts in flight.
     HeldByCap Branch "held back by a cap",
     /// Tasks waited for their service's rate.
@@ -198,6 +200,8 @@ counts! {
     NoService Branch "ended NO_SERVICE",
     /// A request took over an attempt of its broker's earlier life.
     Adopted Branch "adopted after a restart",
+    /// A task was handed in that was to start later.
+    PutOff Branch "delayed to its start",
     /// A bad start after which its task waited to be tried again.
     Retried Branch "delayed for another try",
     /// A task succeeded after starts that had ended badly.

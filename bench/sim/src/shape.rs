@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pinmesh_core::{CoreConfig, Rate, ServiceLimits, Span};
+use pinmesh_core::{CoreConfig, Rate, ServiceLimits, Span, TaskDefaults};
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::id::Priority;
 use pinmesh_session::supervision::{Config, GraceSignal};
@@ -208,6 +208,8 @@ impl Shape {
             tries_max: random.one_in(8).then(|| random.between(1, 3) as u32),
             backoff_ns: random.one_in(8).then(|| random.scale(MS, 2 * S)),
             backoff_max_ns: random.one_in(8).then(|| random.scale(MS, S)),
+            start_after_ns: None,
+            kill_at_deadline: random.one_in(4),
         };
         let has_bad_options = !is_at_most_once && random.one_in(200);
         let encoded = match (has_bad_options, options.is_default()) {
@@ -227,6 +229,7 @@ impl Shape {
             service: random.below(SERVICES.len() as u64) as u32,
             priority: Priority::new(random.between(1, 10) as u8).unwrap_or_default(),
             deadline_ns: random.one_in(6).then(|| random.scale(500 * US, 8 * S)),
+            start_after_ns: random.one_in(8).then(|| random.scale(MS, 4 * S)),
             options: encoded,
             is_at_most_once,
             has_bad_options,
@@ -295,6 +298,12 @@ pub(crate) fn draw_limits(random: &mut Random) -> ServiceLimits {
             interval: Span(random.scale(10 * US, 40 * MS)),
             burst: random.scale(1, 12) as u32,
         }),
+        task_defaults: TaskDefaults {
+            max_runtime: random.one_in(4).then(|| Span(random.scale(50 * MS, 4 * S))),
+            tries_max: random.one_in(4).then(|| random.between(1, 3) as u32),
+            backoff: random.one_in(4).then(|| Span(random.scale(MS, S))),
+            backoff_max: random.one_in(4).then(|| Span(random.scale(MS, 2 * S))),
+        },
     }
 }
 

@@ -8,13 +8,13 @@
 
 use pinmesh_core::{
     Body, Broker, Conn, CoreConfig, DoneEvent, Event, Outbox, ProgressHead, ResultBody, ResultHead,
-    Side, SubmitEvent, TaskHead, Time,
+    ServiceLimits, Side, SubmitEvent, TaskHead, Time,
 };
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::command::{FromBroker, Hello, Ready, ServiceAlias, ServiceRef, StageTimes};
 use pinmesh_protocol::id::{AttemptId, Epoch, Incarnation, PeerId, Priority, RequestId};
 use pinmesh_protocol::id::{Slot, Submission};
-use pinmesh_protocol::status::{EndStatus, Role};
+use pinmesh_protocol::status::{EndStatus, Role, Status};
 
 const EPOCH: Epoch = Epoch(7);
 const WORKER: Conn = Conn(1);
@@ -48,7 +48,8 @@ impl Outbox<Payload> for Peers {
         self.tasks.push(AttemptId { epoch: EPOCH, task: head.task, dispatch: head.dispatch });
     }
 
-    fn result(&mut self, _: Conn, _: &ResultHead, _: ResultBody<'_, Payload>) {
+    fn result(&mut self, _: Conn, head: &ResultHead, _: ResultBody<'_, Payload>) {
+        assert_eq!(head.status, Status::Ok, "nothing is turned away");
         self.results += 1;
     }
 
@@ -162,6 +163,11 @@ fn main() {
         client_window_bytes: 1 << 40,
         memory_bytes_max: 1 << 40,
         results_ahead_bytes: 1 << 40,
+        service_limits: ServiceLimits {
+            pending_max: u32::MAX,
+            bytes_max: 1 << 40,
+            ..ServiceLimits::default()
+        },
         ..CoreConfig::default()
     };
     let mut plant = Plant {

@@ -9,9 +9,28 @@ use crate::outbox::{Outbox, ResultBody, ResultHead};
 use crate::slab::{ClientKey, Key, ServiceKey};
 use crate::state::State;
 use crate::task::TASK_OVERHEAD_BYTES;
+use crate::time::Span;
 
 /// Why a task may not come in.
-pub(crate) type Rejection = (Status, &'static str);
+pub(crate) struct Rejection {
+    status: Status,
+    text: &'static str,
+    /// BUSY: when to try again, where that is later than usual.
+    retry_after: Span,
+}
+
+impl Rejection {
+    pub(crate) const fn refused(text: &'static str) -> Self {
+        Self { status: Status::Refused, text, retry_after: Span(0) }
+    }
+
+    const fn busy(text: &'static str) -> Self {
+        Self { status: Status::Busy, text, retry_after: Span(0) }
+    }
+}
+
+/// The longest after which a client is asked to try again.
+const RETRY_AFTER_MAX: Span = Span::from_secs(10);
 
 impl<B: Body> State<B> {
     #[inline]
@@ -23,32 +42,58 @@ impl<B: Body> State<B> {
     ) -> Option<Rejection> {
         let (bytes, kept) = (submit.body.payload_bytes(), submit.body.kept_bytes());
         if let Err(text) = submit.options {
-            return Some((Status::Refused, text));
+            return Some(Rejection::refused(text));
         }
         if bytes > self.config.payload_bytes_max {
             let text = "payload longer than payload_bytes_max of WELCOME";
-            return Some((Status::Refused, text));
+            return Some(Rejection::refused(text));
         }
         if self.is_draining {
-            return Some((Status::Busy, "the broker is draining; submit to another one"));
+            return Some(Rejection::busy("the broker is draining; submit to another one"));
         }
         if client.tasks >= self.config.client_window_tasks {
-            return Some((Status::Busy, "client window of tasks exceeded"));
+            return Some(Rejection::busy("client window of tasks exceeded"));
         }
         if client.tasks > 0 && client.bytes + bytes > self.config.client_window_bytes {
-            return Some((Status::Busy, "client window of bytes exceeded"));
+            return Some(Rejection::busy("client window of bytes exceeded"));
         }
         if self.bytes + kept + TASK_OVERHEAD_BYTES > self.config.memory_bytes_max {
-            return Some((Status::Busy, "memory budget of the broker exceeded"));
+            return Some(Rejection::busy("memory budget of the broker exceeded"));
         }
         let queue = self.services.at(service);
         if queue.waiting.len() >= queue.limits.pending_max {
-            return Some((Status::Busy, "pending_max of the service reached"));
+            return Some(Rejection::busy("pending_max of the service reached"));
         }
         if queue.tasks > 0 && queue.bytes.saturating_add(bytes) > queue.limits.bytes_max {
-            return Some((Status::Busy, "bytes_max of the service exceeded"));
+            return Some(Rejection::busy("bytes_max of the service exceeded"));
         }
-        None
+        self.objection_to_wait(client, service, submit)
+    }
+
+    /// A task that would end too late is better told so at once: it keeps nobody waiting, and its
+    /// client may go elsewhere. What waits in its own flow counts, nobody else's tasks.
+    fn objection_to_wait(
+        &self,
+        client: &Client,
+        service: ServiceKey,
+        submit: &SubmitEvent<'_, B>,
+    ) -> Option<Rejection> {
+        let left = submit.deadline_ns?;
+        if submit.options.as_ref().is_ok_and(|options| options.start_after_ns.is_some()) {
+            return None;
+        }
+        let class = usize::from(submit.priority.value()) - 1;
+        let flow = self.flows.busy(service, class, client.account)?;
+        let wait = flow.pace.wait(flow.len() + 1, self.now)?.0;
+        // A quarter more than expected, and the time that all but few take: to be late is to have
+        // worked for nothing, while workers that have a queue lose nothing by its being shorter.
+        let p95 = self.services.at(service).estimate.p95();
+        let needed = wait.saturating_add(wait / 4).saturating_add(p95);
+        (needed > left).then(|| Rejection {
+            status: Status::Busy,
+            text: "so many of your tasks wait that this one would end after its deadline",
+            retry_after: Span(needed - left).min(RETRY_AFTER_MAX),
+        })
     }
 
     /// Why a result may not be kept. Accepted tasks fill the budget at most once, so their results
@@ -71,9 +116,10 @@ impl<B: Body> State<B> {
         &mut self,
         key: ClientKey,
         submit: &SubmitEvent<'_, B>,
-        (status, text): Rejection,
+        rejection: Rejection,
         out: &mut impl Outbox<B>,
     ) {
+        let Rejection { status, text, retry_after } = rejection;
         let is_busy = status == Status::Busy;
         *(if is_busy { &mut self.ledger.busy } else { &mut self.ledger.refused }) += 1;
         let client = self.clients.at_mut(key.index());
@@ -85,7 +131,7 @@ impl<B: Body> State<B> {
             status,
             tries: 0,
             stages: None,
-            retry_after_ns: is_busy.then_some(self.config.retry_after.0),
+            retry_after_ns: is_busy.then_some(self.config.retry_after.max(retry_after).0),
         };
         out.result(conn, &head, ResultBody::Text(text));
     }

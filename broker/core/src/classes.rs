@@ -6,6 +6,7 @@ use crate::flow::Flows;
 use crate::shares::CLASSES;
 use crate::slab::{ServiceKey, Slab, TaskKey};
 use crate::task::{NO_FLOW, Task};
+use crate::time::Time;
 
 /// Tasks that wait, by priority.
 pub(crate) struct Classes {
@@ -53,6 +54,7 @@ impl Classes {
         service: ServiceKey,
         index: u32,
         is_back: bool,
+        now: Time,
     ) -> bool {
         let task = tasks.at_mut(index);
         let class = task.class();
@@ -70,6 +72,7 @@ impl Classes {
         if !was_empty {
             return false;
         }
+        flow.pace.begin(now);
         let ring = &mut self.rings[class];
         let is_first = ring.is_empty();
         ring.enter(&mut flows.all, at);

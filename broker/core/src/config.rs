@@ -21,6 +21,21 @@ pub struct ServiceLimits {
     pub bytes_max: u64,
     /// How fast tasks are sent to workers; `None`: as fast as they can take them.
     pub rate: Option<Rate>,
+    /// What holds for its tasks where they do not say.
+    pub task_defaults: TaskDefaults,
+}
+
+/// What a service says of its tasks; `None`: what the broker says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TaskDefaults {
+    /// The longest that one attempt may run.
+    pub max_runtime: Option<Span>,
+    /// Starts that may end badly; at least 1.
+    pub tries_max: Option<u32>,
+    /// The longest wait before the second try; it doubles with each.
+    pub backoff: Option<Span>,
+    /// The longest wait before any try.
+    pub backoff_max: Option<Span>,
 }
 
 impl Default for ServiceLimits {
@@ -30,6 +45,7 @@ impl Default for ServiceLimits {
             in_flight_max: 1_000_000,
             bytes_max: 1024 * 1024 * 1024,
             rate: None,
+            task_defaults: TaskDefaults::default(),
         }
     }
 }

@@ -7,6 +7,7 @@ use hashbrown::HashTable;
 
 use crate::fair::{InTurn, Turn};
 use crate::list::{Linked, Links, List};
+use crate::pace::Pace;
 use crate::slab::{FlowKey, Key, ServiceKey, Slab, TaskKey};
 use crate::task::Task;
 
@@ -41,6 +42,7 @@ pub(crate) struct Flow {
     /// Those that came back from a worker, by age.
     returned: BTreeMap<u64, u32>,
     turn: Turn,
+    pub(crate) pace: Pace,
     links: Links,
 }
 
@@ -65,6 +67,11 @@ impl InTurn for Flow {
 impl Flow {
     pub(crate) fn is_empty(&self) -> bool {
         self.fresh.is_empty() && self.returned.is_empty()
+    }
+
+    /// How many tasks wait.
+    pub(crate) fn len(&self) -> u64 {
+        u64::from(self.fresh.len()) + self.returned.len() as u64
     }
 
     #[inline]
@@ -130,16 +137,30 @@ impl Flows {
         Self { all: Slab::new(), table: HashTable::new(), idle: List::EMPTY }
     }
 
+    fn found(&self, service: ServiceKey, class: u8, account: Account) -> Option<u32> {
+        let is_it = |index: &u32| {
+            let flow = self.all.at(*index);
+            (flow.service, flow.class, flow.account) == (service, class, account)
+        };
+        self.table.find(hash(service, class, account), is_it).copied()
+    }
+
+    /// The flow that such a task would wait in, if tasks wait there.
+    pub(crate) fn busy(
+        &self,
+        service: ServiceKey,
+        class: usize,
+        account: Account,
+    ) -> Option<&Flow> {
+        let flow = self.all.at(self.found(service, class as u8, account)?);
+        (!flow.is_empty()).then_some(flow)
+    }
+
     /// The flow that a task is to wait in; it must be given one.
     #[inline]
     pub(crate) fn opened(&mut self, service: ServiceKey, class: usize, account: Account) -> u32 {
-        let (class, hash) = (class as u8, hash(service, class as u8, account));
-        let all = &self.all;
-        let is_it = |index: &u32| {
-            let flow = all.at(*index);
-            (flow.service, flow.class, flow.account) == (service, class, account)
-        };
-        if let Some(index) = self.table.find(hash, is_it).copied() {
+        let class = class as u8;
+        if let Some(index) = self.found(service, class, account) {
             if self.all.at(index).is_empty() {
                 self.idle.remove(&mut self.all, index);
             }
@@ -152,10 +173,12 @@ impl Flows {
             fresh: List::EMPTY,
             returned: BTreeMap::new(),
             turn: Turn::default(),
+            pace: Pace::default(),
             links: Links::NONE,
         };
         let index = self.all.insert(flow).index();
         let all = &self.all;
+        let hash = hash(service, class, account);
         self.table.insert_unique(hash, index, |index| hash_of(all.at(*index)));
         index
     }

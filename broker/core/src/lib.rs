@@ -29,6 +29,7 @@ mod on_session;
 mod on_timer;
 mod on_worker;
 mod outbox;
+mod pace;
 mod progress;
 mod random;
 mod recall;
@@ -46,7 +47,7 @@ mod waiting;
 mod worker;
 
 pub use broker::{Broker, Counts};
-pub use config::{CoreConfig, ServiceLimits};
+pub use config::{CoreConfig, ServiceLimits, TaskDefaults};
 pub use event::{Body, Conn, DoneEvent, Event, ProgressEvent, Side, SubmitEvent};
 pub use gate::Rate;
 pub use ledger::Ledger;

@@ -7,6 +7,7 @@ use pinmesh_protocol::id::{Dispatch, TaskId};
 use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
 use pinmesh_protocol::status::{FetchState, RefusedCode, Status};
 
+use crate::admission::Rejection;
 use crate::client::InLine;
 use crate::event::{Body, Conn, SubmitEvent};
 use crate::list::Links;
@@ -35,7 +36,7 @@ impl<B: Body> State<B> {
         }
         let service = match self.service_of(conn, submit.service) {
             Ok(service) => service,
-            Err(Some(text)) => return self.reject(key, &submit, (Status::Refused, text), out),
+            Err(Some(text)) => return self.reject(key, &submit, Rejection::refused(text), out),
             Err(None) => {
                 self.ledger.refused += 1;
                 let reason = "SUBMIT: no SERVICE has set this alias in this session";
@@ -122,6 +123,15 @@ impl<B: Body> State<B> {
         self.ledger.held += 1;
         let options = submit.options.unwrap_or_default();
         let (bytes, kept) = (submit.body.payload_bytes(), submit.body.kept_bytes());
+        let usual = self.services.at(service).limits.task_defaults;
+        let config = &self.config;
+        let tries_max = options.tries_max.or(usual.tries_max).unwrap_or(config.tries_max);
+        let span = |asked: Option<u64>, usual: Option<Span>, broker: Span| {
+            asked.map(Span).or(usual).unwrap_or(broker)
+        };
+        let max_runtime = span(options.max_runtime_ns, usual.max_runtime, config.max_runtime);
+        let backoff = span(options.backoff_ns, usual.backoff, config.backoff);
+        let backoff_max = span(options.backoff_max_ns, usual.backoff_max, config.backoff_max);
         let deadline = submit.deadline_ns.map(|left| self.now.after(Span(left)));
         self.arrivals += 1;
         let task = self.tasks.insert(Task {
@@ -139,6 +149,7 @@ impl<B: Body> State<B> {
             has_returned: false,
             priority: submit.priority,
             is_at_most_once: options.at_most_once,
+            kills_at_deadline: options.kill_at_deadline,
             cancel: None,
             is_closed: false,
             is_listed: false,
@@ -147,16 +158,16 @@ impl<B: Body> State<B> {
             dispatch: Dispatch(0),
             tries: 0,
             crashes: 0,
-            tries_max: options.tries_max.unwrap_or(self.config.tries_max),
-            backoff: options.backoff_ns.map_or(self.config.backoff, Span),
-            backoff_max: options.backoff_max_ns.map_or(self.config.backoff_max, Span),
+            tries_max,
+            backoff,
+            backoff_max,
             worker: WorkerKey(0),
             received_at: self.now,
             queued_at: self.now,
             start_at: self.now,
             dispatched_at: self.now,
             deadline,
-            max_runtime: options.max_runtime_ns.map_or(self.config.max_runtime, Span),
+            max_runtime,
             timer: None,
             payload_bytes: bytes,
             body: Some(submit.body),
@@ -178,8 +189,12 @@ impl<B: Body> State<B> {
         let queue = self.services.at_mut(service);
         queue.tasks += 1;
         queue.bytes += bytes;
-        if self.inherited.is_empty() || !self.claim_inherited(task, out) {
-            self.enqueue(task, out);
+        if !self.inherited.is_empty() && self.claim_inherited(task, out) {
+            return;
+        }
+        match options.start_after_ns {
+            None | Some(0) => self.enqueue(task, out),
+            Some(after) => self.delay(task, self.now.after(Span(after))),
         }
     }
 
@@ -268,7 +283,7 @@ impl<B: Body> State<B> {
     pub(crate) fn repeat_cancels(&mut self, worker: WorkerKey, out: &mut impl Outbox<B>) {
         for key in self.held_by(worker.index()) {
             let task = self.tasks.at(key.index());
-            if let (TaskState::InFlight, Some(how)) = (task.state, task.cancel) {
+            if let Some(how) = task.cancel {
                 self.ask_to_stop(key, how == Cancel::Hard, out);
             }
         }

@@ -64,18 +64,17 @@ impl<B: Body> State<B> {
 
     /// The attempt that was in the handler when its worker ended.
     fn running_lost(&mut self, key: TaskKey, loss: &Loss<'_>, out: &mut impl Outbox<B>) {
-        let task = self.tasks.at(key.index());
-        if task.state == TaskState::Ended {
-            return self.requeue(key, out);
-        }
         if loss.cause.is_charged()
             || matches!(loss.cause, LossKind::MaxRuntime | LossKind::Cancelled)
         {
             // What it used up before it was killed is its client's, as if it had ended.
-            let away = self.now.since(task.dispatched_at).0;
+            let away = self.now.since(self.tasks.at(key.index()).dispatched_at).0;
             self.settle(key, away, away);
         }
         let task = self.tasks.at(key.index());
+        if task.state == TaskState::Ended {
+            return self.requeue(key, out);
+        }
         match loss.cause {
             LossKind::MaxRuntime => {
                 self.release(key);
@@ -183,7 +182,8 @@ impl<B: Body> State<B> {
             }
             TaskState::Delayed => self.start_delayed(key, out),
             TaskState::InFlight => {
-                self.ask_to_stop(key, false, out);
+                let is_hard = self.tasks.at(key.index()).kills_at_deadline;
+                self.stop_running(key, is_hard, out);
                 self.expire(key, out);
             }
             TaskState::Ended => {}

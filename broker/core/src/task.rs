@@ -110,6 +110,8 @@ pub(crate) struct Task<B> {
     pub(crate) has_returned: bool,
     pub(crate) priority: Priority,
     pub(crate) is_at_most_once: bool,
+    /// What runs when its deadline passes is killed.
+    pub(crate) kills_at_deadline: bool,
     /// Its client wants it no longer.
     pub(crate) cancel: Option<Cancel>,
     /// The end of the latest dispatch has been taken, and was not the task's.

@@ -5,7 +5,7 @@ use pinmesh_protocol::id::Slot;
 use pinmesh_protocol::status::{EndStatus, HeldState, LossKind, Role, Status};
 
 use crate::support::{
-    Ask, Greeting, SECOND, Sent, Sim, TaskSent, attempt, held, results, sent_to, tasks,
+    Ask, Greeting, SECOND, Sent, Sim, TaskSent, attempt, cancels, held, results, sent_to, tasks,
 };
 
 /// A client, a supervisor with one worker in slot 0, and a task in flight there.
@@ -44,16 +44,6 @@ fn the_supervisor_is_asked_softly_to_stop_a_running_task() {
     let [Sent::Cancel(cancel)] = sent_to(&effects, supervisor)[..] else { panic!("{effects:?}") };
     assert_eq!((cancel.slot, cancel.attempt, cancel.is_hard), (Slot(0), attempt(&task), false));
     assert!(results(&effects).is_empty(), "it has not stopped yet");
-}
-
-/// Of each CANCEL to that peer, whether it is hard.
-fn cancels(effects: &[crate::support::Effect], to: Conn) -> Vec<bool> {
-    let said = sent_to(effects, to).into_iter();
-    said.filter_map(|sent| match sent {
-        Sent::Cancel(cancel) => Some(cancel.is_hard),
-        _ => None,
-    })
-    .collect()
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Windows, budgets, drain: full means BUSY.
 
-use pinmesh_core::{CoreConfig, Event};
+use pinmesh_core::{CoreConfig, Event, Span};
 use pinmesh_protocol::status::{RefusedCode, Status};
 
-use crate::support::{Ask, Effect, Sent, Sim, results, sent_to, tasks};
+use crate::support::{Ask, Effect, SECOND, Sent, Sim, results, sent_to, tasks};
 
 fn busy(effects: &[Effect]) -> u64 {
     match effects {
@@ -175,4 +175,50 @@ fn an_idle_broker_is_drained_at_once() {
     sim.event(Event::Drain);
     assert!(sim.broker.is_drained());
     assert_eq!(sim.broker.counts().sessions, 0);
+}
+
+/// A worker that takes 10 ms for a task, and a hundred tasks of one client that wait for it.
+fn backlogged() -> (Sim, pinmesh_core::Conn) {
+    const WAITING: u64 = 100;
+    let mut sim = Sim::with(CoreConfig {
+        worker_window_tasks: 1,
+        is_credit_fixed: true,
+        ..CoreConfig::default()
+    });
+    let hog = sim.client_named(1, "hog");
+    sim.worker(9, &["work"]);
+    let mut running = tasks(&sim.submit(hog, 1))[0];
+    (2..=WAITING + 40).for_each(|request| drop(sim.submit(hog, request)));
+    for _ in 0..40 {
+        running = tasks(&sim.done_after(&running, 10_000_000))[0];
+    }
+    assert_eq!(sim.broker.counts().pending, WAITING - 1);
+    (sim, hog)
+}
+
+#[test]
+fn a_task_that_would_end_after_its_deadline_is_busy_at_once() {
+    let (mut sim, hog) = backlogged();
+    // 100 tasks of 10 ms, and a quarter more to be sure, and 10 ms of its own.
+    let needed = 1_260_000_000;
+    let ask = |request, deadline| Ask { request, deadline: Some(Span(deadline)), ..Ask::default() };
+    let missing = 200_000_000;
+    let after = busy(&sim.ask(hog, ask(1_000, needed - missing)));
+    assert!(after.abs_diff(missing) < 2_000_000, "{after}");
+    assert!(sim.ask(hog, ask(1_001, needed + 5_000_000)).is_empty());
+    assert!(sim.submit(hog, 1_002).is_empty(), "without a deadline it may wait");
+}
+
+#[test]
+fn another_clients_tasks_make_nobody_busy() {
+    let (mut sim, _) = backlogged();
+    let newcomer = sim.client_named(2, "newcomer");
+    let hurried = Ask { request: 1, deadline: Some(Span(SECOND.0 / 10)), ..Ask::default() };
+    assert!(sim.ask(newcomer, hurried).is_empty());
+    let urgent =
+        Ask { request: 1_000, deadline: Some(Span(SECOND.0 / 10)), priority: 9, ..Ask::default() };
+    assert!(
+        sim.ask(pinmesh_core::Conn(1), urgent).is_empty(),
+        "nor do less urgent ones of its own"
+    );
 }

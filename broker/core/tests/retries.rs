@@ -1,6 +1,6 @@
 //! Bad starts: what is tried again, when, and what is not.
 
-use pinmesh_core::{Conn, CoreConfig, Span, TaskStanding, Time};
+use pinmesh_core::{Conn, CoreConfig, ServiceLimits, Span, TaskDefaults, TaskStanding, Time};
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::status::{EndStatus, HeldState, LossKind, Role, Status};
 
@@ -285,4 +285,21 @@ fn the_options_of_a_task_set_its_wait() {
         task = *tasks(&sim.pass(Span(50 * SECOND.0 + SLACK.0))).first().unwrap();
     }
     assert!(longest > Span(45 * SECOND.0), "full jitter reaches its limit: {longest:?}");
+}
+
+#[test]
+fn a_service_says_what_its_tasks_do_not() {
+    let mut config = CoreConfig::default();
+    let task_defaults = TaskDefaults { tries_max: Some(1), ..TaskDefaults::default() };
+    let limits = ServiceLimits { task_defaults, ..ServiceLimits::default() };
+    config.own_service_limits.insert("work".into(), limits);
+    let mut sim = Sim::with(config);
+    let client = sim.client(1);
+    sim.worker(2, &["work"]);
+    let task = tasks(&sim.submit(client, 1))[0];
+    assert_eq!(results(&fail(&mut sim, &task)), [(client, 1, Status::Failed)]);
+    let options = TaskOptions { tries_max: Some(2), ..TaskOptions::default() };
+    let task =
+        tasks(&sim.ask(client, Ask { request: 2, options: Ok(options), ..Ask::default() }))[0];
+    assert!(results(&fail(&mut sim, &task)).is_empty(), "its own word goes first");
 }

@@ -1,13 +1,15 @@
 //! `[services.NAME]`: what single services may take up.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use pinmesh_core::{Rate, ServiceLimits, Span};
 use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
 use toml::de::{DeTable, DeValue};
 
 use super::report::Problem;
-use super::value::{MEMORY_MAX, Value, show_bytes};
+use super::settings::{DAY, MS, TRIES_MAX};
+use super::value::{MEMORY_MAX, Value, show_bytes, show_span};
 use super::{ConfigLoader, nearest, understand};
 
 /// The most tasks that any limit of a count may be set to.
@@ -19,7 +21,17 @@ const UNITS: [(&str, u64); 3] =
 /// What a rate without a burst may send at once: as much as comes in so long.
 const USUAL_BURST_NS: u64 = SECOND_NS / 10;
 
-const KEYS: [&str; 5] = ["pending_max", "in_flight_max", "bytes_max", "rate", "burst"];
+const KEYS: [&str; 9] = [
+    "pending_max",
+    "in_flight_max",
+    "bytes_max",
+    "rate",
+    "burst",
+    "max_runtime",
+    "tries_max",
+    "backoff",
+    "backoff_max",
+];
 
 /// A service's table while it is read.
 struct Draft {
@@ -31,7 +43,14 @@ struct Draft {
 impl Draft {
     fn set(&mut self, key: &str, value: Value<'_>) -> Result<(), String> {
         let limits = &mut self.limits;
+        let tasks = &mut limits.task_defaults;
         match key {
+            "max_runtime" => value.span(MS, 30 * DAY).map(|most| tasks.max_runtime = Some(most)),
+            "tries_max" => value.count_u32(1, TRIES_MAX).map(|tries| tasks.tries_max = Some(tries)),
+            "backoff" => value.span(Duration::ZERO, DAY).map(|wait| tasks.backoff = Some(wait)),
+            "backoff_max" => {
+                value.span(Duration::ZERO, 30 * DAY).map(|wait| tasks.backoff_max = Some(wait))
+            }
             "pending_max" => value.count_u32(1, COUNT_MAX).map(|count| limits.pending_max = count),
             "in_flight_max" => {
                 value.count_u32(1, COUNT_MAX).map(|count| limits.in_flight_max = count)
@@ -155,6 +174,18 @@ pub(super) fn show(text: &mut String, name: &str, limits: &ServiceLimits) {
     if let Some(rate) = &limits.rate {
         let _ = writeln!(text, "rate = \"{}\"\nburst = {}", show_rate(rate), rate.burst);
     }
+    let tasks = &limits.task_defaults;
+    if let Some(tries) = tasks.tries_max {
+        let _ = writeln!(text, "tries_max = {tries}");
+    }
+    let spans = [
+        ("max_runtime", tasks.max_runtime),
+        ("backoff", tasks.backoff),
+        ("backoff_max", tasks.backoff_max),
+    ];
+    for (key, span) in spans.into_iter().filter_map(|(key, span)| Some((key, span?))) {
+        let _ = writeln!(text, "{key} = \"{}\"", show_span(span));
+    }
 }
 
 #[cfg(test)]
@@ -170,6 +201,7 @@ mod tests {
     #[test]
     fn a_service_has_the_defaults_and_its_own_limits() {
         let text = "[services.render]\nin_flight_max = 4\nrate = \"100/s\"\n\
+                    max_runtime = \"1m\"\ntries_max = 1\nbackoff = \"0s\"\n\
                     [services.\"a b\"]\nbytes_max = \"1MiB\"\nrate = \"30/min\"\nburst = 7\n\
                     [defaults]\npending_max = 50\n";
         let config = loaded(text).expect("a good file");
@@ -177,6 +209,9 @@ mod tests {
         let render = own["render"];
         assert_eq!((render.pending_max, render.in_flight_max), (50, 4));
         assert_eq!(render.rate, Some(Rate { interval: Span(10_000_000), burst: 10 }));
+        let tasks = render.task_defaults;
+        assert_eq!((tasks.max_runtime, tasks.tries_max), (Some(Span(60_000_000_000)), Some(1)));
+        assert_eq!((tasks.backoff, tasks.backoff_max), (Some(Span(0)), None));
         let other = own["a b"];
         assert_eq!((other.bytes_max, other.pending_max), (1 << 20, 50));
         assert_eq!(other.rate, Some(Rate { interval: Span(2_000_000_000), burst: 7 }));

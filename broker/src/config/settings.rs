@@ -11,11 +11,14 @@ use super::Config;
 use super::services::COUNT_MAX;
 use super::value::{MEMORY_MAX, Value, show_bytes, show_duration, show_span};
 
-const MS: Duration = Duration::from_millis(1);
+pub(super) const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
-const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
+
+/// The most tries that may be set.
+pub(super) const TRIES_MAX: u32 = 1_000_000;
 
 /// One setting of the file.
 pub(super) struct Setting {
@@ -202,7 +205,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "tries_max",
         doc: "Starts of a task that may end badly (a retryable failure, a run past its max runtime, a \
               crash) where the task does not say; after the last one it ends for good.",
-        set: |c, v| v.count_u32(1, 1_000_000).map(|value| c.core.tries_max = value),
+        set: |c, v| v.count_u32(1, TRIES_MAX).map(|value| c.core.tries_max = value),
         show: |c| plain(c.core.tries_max),
     },
     Setting {

@@ -185,6 +185,12 @@ pub(crate) struct TaskArgs {
     /// none]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) deadline: Option<Duration>,
+    /// Kill what still runs when its deadline passes [default: ask it to stop]
+    #[arg(long, requires = "deadline")]
+    pub(crate) kill_at_deadline: bool,
+    /// Not to start before so long has passed since its submission [default: at once]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) start_after: Option<Duration>,
     /// How long to wait for the output, in a map for the next one; what has not ended is then
     /// cancelled, with exit code 1 [default: for ever]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]

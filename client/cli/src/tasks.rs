@@ -79,6 +79,12 @@ pub(crate) fn task<'c>(
     if let Some(deadline) = args.deadline {
         task = task.deadline(deadline);
     }
+    if args.kill_at_deadline {
+        task = task.kill_at_deadline();
+    }
+    if let Some(start_after) = args.start_after {
+        task = task.start_after(start_after);
+    }
     if let Some(timeout) = args.timeout {
         task = task.timeout(timeout);
     }

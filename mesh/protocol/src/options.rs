@@ -29,6 +29,12 @@ pub struct TaskOptions {
     /// The longest wait before any try, nanoseconds. 0: at once.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub backoff_max_ns: Option<u64>,
+    /// Not to start before so long has passed, nanoseconds. Counts from the broker's receipt.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub start_after_ns: Option<u64>,
+    /// What still runs when the deadline passes is killed rather than asked to stop.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "is_false"))]
+    pub kill_at_deadline: bool,
 }
 
 #[cfg(feature = "serde")]
@@ -77,6 +83,15 @@ impl TaskOptions {
             return Err(zero("options.tries_max"));
         }
         Ok(options)
+    }
+
+    /// Encoded options, `None` for all default, with another `start_after_ns`. Bytes that are no
+    /// options stay as they are: their broker is to refuse them.
+    pub fn delayed(encoded: Option<&[u8]>, start_after_ns: u64) -> alloc::vec::Vec<u8> {
+        match encoded.map_or(Ok(Self::default()), Self::decode) {
+            Ok(options) => Self { start_after_ns: Some(start_after_ns), ..options }.encode(),
+            Err(_) => encoded.unwrap_or_default().to_vec(),
+        }
     }
 
     /// The map of the options that do not have their default.

@@ -149,6 +149,8 @@ impl Barrage {
             tries_max: self.random.one_in(4).then(|| self.random.between(1, 3) as u32),
             backoff_ns: self.random.one_in(4).then(|| self.random.below(2 * S)),
             backoff_max_ns: self.random.one_in(4).then(|| self.random.below(2 * S)),
+            start_after_ns: self.random.one_in(8).then(|| self.random.below(4 * S)),
+            kill_at_deadline: self.random.one_in(4),
         };
         let submit = SubmitEvent {
             request_id,

@@ -289,8 +289,11 @@ impl Checker {
     ) {
         if matches!(status, Status::Busy | Status::Refused) {
             if let Said::Text(text) = said {
-                let words =
-                    [("client window", Count::BusyWindow), ("of the service", Count::BusyService)];
+                let words = [
+                    ("client window", Count::BusyWindow),
+                    ("of the service", Count::BusyService),
+                    ("after its deadline", Count::BusyLate),
+                ];
                 let found = words.iter().filter(|(words, _)| text.contains(words));
                 found.for_each(|(_, count)| world.counters.add(*count));
             }

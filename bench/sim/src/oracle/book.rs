@@ -178,6 +178,8 @@ pub(super) struct Task {
     pub(super) account: String,
     pub(super) priority: Priority,
     pub(super) is_at_most_once: bool,
+    /// What runs when its deadline passes is killed.
+    pub(super) kills_at_deadline: bool,
     /// Its client has cancelled it; `true`: hard.
     pub(super) cancelled: Option<bool>,
     /// The end of its latest attempt was taken, and it was not the task's.

@@ -1,6 +1,6 @@
 //! What clients do: SUBMIT, CANCEL, FETCH, ACK; and being gone for good.
 
-use pinmesh_core::{Body as _, Conn, ResultHead, SubmitEvent};
+use pinmesh_core::{Body as _, Conn, ResultHead, Span, SubmitEvent};
 use pinmesh_protocol::command::{CancelAttempt, CancelRequest, ServiceRef};
 use pinmesh_protocol::id::{AttemptId, Dispatch, PeerId, TaskId};
 use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
@@ -60,10 +60,46 @@ impl Oracle {
             self.ledger.refused += 1;
             return self.refuse_session(conn, RefusedCode::Window);
         }
+        let usual = self.config.retry_after.0;
         match self.objection_to(id, &service, submit) {
-            Some(status) => self.reject(conn, submit, status),
-            None => self.accept(conn, id, service, submit),
+            Some(status) => self.reject(conn, submit, status, usual),
+            None => match self.turned_away(conn, id, &service, submit, effects) {
+                Some(retry_after) => {
+                    self.reject(conn, submit, Status::Busy, retry_after.max(usual));
+                }
+                None => self.accept(conn, id, service, submit),
+            },
         }
+    }
+
+    /// A broker that expects a task to end after its deadline may say BUSY, if others of its client,
+    /// service and priority wait. When to try again.
+    fn turned_away(
+        &self,
+        conn: Conn,
+        id: PeerId,
+        service: &str,
+        submit: &SubmitEvent<'_, Body>,
+        effects: &[Effect],
+    ) -> Option<u64> {
+        submit.deadline_ns?;
+        let name = &self.clients[&id].name;
+        let mut waiting = self.tasks.values().filter(|task| task.state == State::Pending);
+        waiting.find(|task| {
+            (task.service.as_str(), &task.account, task.priority)
+                == (service, name, submit.priority)
+        })?;
+        effects.iter().find_map(|effect| match effect {
+            Effect::Result { to, head, .. }
+                if *to == conn
+                    && (head.request_id, head.submission)
+                        == (submit.request_id, submit.submission)
+                    && head.status == Status::Busy =>
+            {
+                head.retry_after_ns
+            }
+            _ => None,
+        })
     }
 
     /// A request that is held: nothing runs twice for it. `false`: it is a new task all the same.
@@ -127,7 +163,13 @@ impl Oracle {
             .then_some(Status::Busy)
     }
 
-    fn reject(&mut self, conn: Conn, submit: &SubmitEvent<'_, Body>, status: Status) {
+    fn reject(
+        &mut self,
+        conn: Conn,
+        submit: &SubmitEvent<'_, Body>,
+        status: Status,
+        retry_after: u64,
+    ) {
         let is_busy = status == Status::Busy;
         *(if is_busy { &mut self.ledger.busy } else { &mut self.ledger.refused }) += 1;
         let head = ResultHead {
@@ -136,7 +178,7 @@ impl Oracle {
             status,
             tries: 0,
             stages: None,
-            retry_after_ns: is_busy.then_some(self.config.retry_after.0),
+            retry_after_ns: is_busy.then_some(retry_after),
         };
         self.answers.push((conn, head));
     }
@@ -146,6 +188,15 @@ impl Oracle {
         self.ledger.held += 1;
         let age = self.ledger.accepted;
         let options = submit.options.clone().unwrap_or_default();
+        // A task's own word, or else its service's, or else the broker's.
+        let (usual, config) = (self.limits_of(&service).task_defaults, &self.config);
+        let tries_max = [options.tries_max, usual.tries_max].into_iter().flatten().next();
+        let one_of = |asked: Option<u64>, usual: Option<Span>, last: Span| {
+            [asked, usual.map(|span| span.0)].into_iter().flatten().next().unwrap_or(last.0)
+        };
+        let max_runtime = one_of(options.max_runtime_ns, usual.max_runtime, config.max_runtime);
+        let backoff = one_of(options.backoff_ns, usual.backoff, config.backoff);
+        let backoff_max = one_of(options.backoff_max_ns, usual.backoff_max, config.backoff_max);
         let task = Task {
             client: Some(id),
             request: submit.request_id,
@@ -154,6 +205,7 @@ impl Oracle {
             account: self.clients.get(&id).map(|client| client.name.clone()).unwrap_or_default(),
             priority: submit.priority,
             is_at_most_once: options.at_most_once,
+            kills_at_deadline: options.kill_at_deadline,
             cancelled: None,
             is_closed: false,
             state: State::Pending,
@@ -164,16 +216,16 @@ impl Oracle {
             is_listed: false,
             tries: 0,
             crashes: 0,
-            tries_max: options.tries_max.unwrap_or(self.config.tries_max),
-            backoff: options.backoff_ns.unwrap_or(self.config.backoff.0),
-            backoff_max: options.backoff_max_ns.unwrap_or(self.config.backoff_max.0),
+            tries_max: tries_max.unwrap_or(config.tries_max),
+            backoff,
+            backoff_max,
             received_at: self.now,
             order: self.event,
             queued_at: self.now,
             pending_since: self.now,
             sent_at: self.now,
             deadline: submit.deadline_ns.map(|left| self.now.saturating_add(left)),
-            max_runtime: options.max_runtime_ns.unwrap_or(self.config.max_runtime.0),
+            max_runtime,
             bytes: submit.body.payload_bytes(),
             end: None,
             said: (Dispatch(0), 0),
@@ -188,7 +240,15 @@ impl Oracle {
         if options.accepted {
             self.expect(Expected::Accepted(conn, submit.request_id, age));
         }
-        self.claim(age, id);
+        if self.claim(age, id) {
+            return;
+        }
+        let start_after = options.start_after_ns.unwrap_or(0);
+        if start_after > 0
+            && let Some(task) = self.tasks.get_mut(&age)
+        {
+            task.state = State::Delayed(self.now.saturating_add(start_after));
+        }
     }
 
     pub(super) fn on_cancel(&mut self, conn: Conn, cancel: CancelRequest) {
@@ -218,12 +278,12 @@ impl Oracle {
         }
     }
 
-    /// What is cancelled and in flight there is cancelled again: behind the first HOST of a
+    /// What is cancelled and held there, its outcome known or not, is cancelled again: behind the first HOST of a
     /// session, and behind the READY of a worker without a supervisor.
     pub(super) fn cancel_again(&mut self, number: WorkerNo) {
         for age in self.workers[&number].holds.clone() {
             let task = &self.tasks[&age];
-            if let (State::InFlight, Some(is_hard)) = (task.state, task.cancelled) {
+            if let Some(is_hard) = task.cancelled {
                 self.ask_to_stop(age, is_hard);
             }
         }

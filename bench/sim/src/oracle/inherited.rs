@@ -160,7 +160,7 @@ impl Oracle {
 
     /// A task has come in: an end that is kept for its request ends it, or else it takes over an
     /// attempt that runs. Others of the same request are superseded.
-    pub(super) fn claim(&mut self, age: Age, client: PeerId) {
+    pub(super) fn claim(&mut self, age: Age, client: PeerId) -> bool {
         let request = self.tasks[&age].request;
         let its = self.inherited.iter().rev().filter(|(_, entry)| match &entry.standing {
             Standing::Unclaimed { client: of, request: which, .. } => {
@@ -190,6 +190,7 @@ impl Oracle {
                 }
             }
         }
+        chosen.is_some()
     }
 
     /// DONE of an unclaimed attempt is kept for its request. `false`: it is an end like any other.

@@ -251,7 +251,7 @@ impl Oracle {
             Due::Start(age) => self.start_delayed(age),
             Due::Deadline(age) => {
                 if self.tasks[&age].state == State::InFlight {
-                    self.ask_to_stop(age, false);
+                    self.stop_running(age, self.tasks[&age].kills_at_deadline);
                     let ends = self.tasks[&age].holder.map(|number| self.ends_of(number));
                     let mut ends = ends.unwrap_or_default().into_iter();
                     self.ambiguous_back += u64::from(ends.any(|due| self.may_happen(due)));

@@ -198,6 +198,10 @@ fn parse_submit(words: &mut Words<'_>, client: usize) -> Result<Action, String> 
             options.at_most_once = true;
         } else if words.take("deadline") {
             ask.deadline_ns = Some(words.duration()?);
+        } else if words.take("starts after") {
+            ask.start_after_ns = Some(words.duration()?);
+        } else if words.take("killed at its deadline") {
+            options.kill_at_deadline = true;
         } else if words.take("max runtime") {
             options.max_runtime_ns = Some(words.duration()?);
         } else if words.take("tries") {
@@ -259,6 +263,7 @@ fn parse_act(words: &mut Words<'_>) -> Result<Ask, String> {
         service: 0,
         priority: Priority::default(),
         deadline_ns: None,
+        start_after_ns: None,
         options: None,
         is_at_most_once: false,
         has_bad_options: false,

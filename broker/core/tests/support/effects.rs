@@ -130,3 +130,13 @@ pub(crate) fn sent_to(effects: &[Effect], conn: Conn) -> Vec<Sent> {
         })
         .collect()
 }
+
+/// Of each CANCEL to that peer, whether it is hard.
+pub(crate) fn cancels(effects: &[Effect], to: Conn) -> Vec<bool> {
+    let said = sent_to(effects, to).into_iter();
+    said.filter_map(|sent| match sent {
+        Sent::Cancel(cancel) => Some(cancel.is_hard),
+        _ => None,
+    })
+    .collect()
+}

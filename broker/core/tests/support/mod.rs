@@ -17,7 +17,9 @@ use pinmesh_protocol::id::{
 };
 use pinmesh_protocol::status::{EndStatus, HeldState, LossKind, Role};
 
-pub(crate) use effects::{Effect, Recorder, Said, Sent, TaskSent, results, sent_to, tasks};
+pub(crate) use effects::{
+    Effect, Recorder, Said, Sent, TaskSent, cancels, results, sent_to, tasks,
+};
 
 pub(crate) const EPOCH: Epoch = Epoch(7);
 pub(crate) const SECOND: Span = Span::from_secs(1);

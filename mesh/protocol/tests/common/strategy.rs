@@ -68,9 +68,10 @@ fn service() -> impl Strategy<Value = ServiceRef<'static>> {
 
 pub fn task_options() -> impl Strategy<Value = TaskOptions> {
     let limits = (option::of(1..=u64::MAX), option::of(1..=u32::MAX));
-    let waits = (option::of(uint()), option::of(uint()));
-    (any::<bool>(), any::<bool>(), limits, waits).prop_map(
-        |(at_most_once, accepted, (max_runtime_ns, tries_max), (backoff_ns, backoff_max_ns))| {
+    let waits = (option::of(uint()), option::of(uint()), option::of(uint()));
+    (any::<[bool; 3]>(), limits, waits).prop_map(
+        |(flags, (max_runtime_ns, tries_max), (backoff_ns, backoff_max_ns, start_after_ns))| {
+            let [at_most_once, accepted, kill_at_deadline] = flags;
             TaskOptions {
                 at_most_once,
                 accepted,
@@ -78,6 +79,8 @@ pub fn task_options() -> impl Strategy<Value = TaskOptions> {
                 tries_max,
                 backoff_ns,
                 backoff_max_ns,
+                start_after_ns,
+                kill_at_deadline,
             }
         },
     )

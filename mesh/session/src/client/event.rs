@@ -52,9 +52,11 @@ pub struct NewRequest<B> {
     pub priority: Priority,
     /// After this moment nobody wants the result; [`Time::NEVER`]: none.
     pub deadline: Time,
+    /// Not to be started before this moment; `None`: at once.
+    pub start_at: Option<Time>,
     /// Encoding of the payload.
     pub content_type: ContentType,
-    /// Encoded [`pinmesh_protocol::TaskOptions`]; `None`: all default.
+    /// Encoded [`pinmesh_protocol::TaskOptions`] but for the time until its start; `None`: all default.
     pub options: Option<Arc<[u8]>>,
     /// What those options say: never handed in again where it may already have run.
     pub is_at_most_once: bool,

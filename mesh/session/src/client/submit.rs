@@ -3,7 +3,7 @@
 use pinmesh_protocol::command::{Heartbeat, ServiceAlias, ServiceRef, ToBroker};
 use pinmesh_protocol::id::{RequestId, Submission};
 use pinmesh_protocol::limits::FRAME_BYTES_MAX;
-use pinmesh_protocol::rendezvous;
+use pinmesh_protocol::{TaskOptions, rendezvous};
 
 use super::event::{ClientOutbox, LinkId, LocalEnd, NewRequest, Outcome, SubmitHeader};
 use super::link::{Ask, Verdict};
@@ -13,6 +13,9 @@ use crate::Time;
 
 /// Most bytes of a SUBMIT's fixed fields: array head, op, eight fields at full width.
 const HEADER_BYTES_FIXED: u64 = 64;
+
+/// Most bytes of the time until its start in a SUBMIT's options: their map's head, key and value.
+const START_AFTER_BYTES_MAX: u64 = 1 + 15 + 9;
 
 /// How often what no open broker takes is held out to one that was away, nanoseconds.
 const ABSENT_NS: u64 = 1_000_000_000;
@@ -89,7 +92,8 @@ impl<B> Client<B> {
         let Some(request) = self.table.request(request_id) else { return Choice::Wait };
         let key = request.key.filter(|_| self.links.len() > 1);
         let name_bytes = self.services[request.service.0 as usize].len() as u64;
-        let options_bytes = request.options.as_ref().map_or(0, |options| options.len() as u64);
+        let options_bytes = request.options.as_ref().map_or(0, |options| options.len() as u64)
+            + if request.start_at.is_some() { START_AFTER_BYTES_MAX } else { 0 };
         let ask = Ask {
             id: request_id,
             service: request.service,
@@ -183,6 +187,10 @@ impl<B> Client<B> {
             outbox.send(to, &ToBroker::Heartbeat(Heartbeat { sequence, silence_ns }));
         }
         let has_deadline = request.deadline < Time::NEVER;
+        // As with the deadline, what is left of the time: this may be a later submission.
+        let options = request.options.as_deref();
+        let delayed = request.start_at.filter(|at| *at > now);
+        let delayed = delayed.map(|at| TaskOptions::delayed(options, at.since(now)));
         let header = SubmitHeader {
             request_id,
             submission: request.submission,
@@ -190,7 +198,7 @@ impl<B> Client<B> {
             priority: request.priority,
             deadline_ns: has_deadline.then(|| request.deadline.since(now)),
             content_type: request.content_type,
-            options: request.options.as_deref(),
+            options: delayed.as_deref().or(options),
         };
         outbox.submit(to, &header, &mut request.body);
     }

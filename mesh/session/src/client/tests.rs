@@ -8,8 +8,8 @@ use pinmesh_protocol::command::{
     FromBroker, Heartbeat, Payload, Refused, ServiceRef, TaskResult, ToBroker, Welcome, Window,
 };
 use pinmesh_protocol::id::{ContentType, Epoch, PeerId, Priority, RequestId, Submission};
-use pinmesh_protocol::rendezvous;
 use pinmesh_protocol::status::{RefusedCode, Status};
+use pinmesh_protocol::{TaskOptions, rendezvous};
 
 use super::{
     Cancel, Client, ClientConfig, ClientEvent, ClientOutbox, CloseReason, LinkId, LinkNews,
@@ -55,6 +55,8 @@ pub(super) enum Effect {
 pub(super) struct Recorded {
     pub(super) effects: Vec<Effect>,
     pub(super) names: u32,
+    /// Times until the start, of each SUBMIT.
+    pub(super) starts: Vec<Option<u64>>,
 }
 
 impl ClientOutbox<u32> for Recorded {
@@ -86,6 +88,8 @@ impl ClientOutbox<u32> for Recorded {
         self.names += u32::from(matches!(header.service, ServiceRef::Name(_)));
         let (id, submission) = (header.request_id, header.submission);
         let left = header.deadline_ns;
+        let options = header.options.map(|bytes| TaskOptions::decode(bytes).unwrap_or_default());
+        self.starts.push(options.and_then(|options| options.start_after_ns));
         self.effects.push(Effect::Submit { to, id, submission, body: *body, left });
     }
 
@@ -119,6 +123,7 @@ pub(super) fn request(body: u32) -> NewRequest<u32> {
         service: ServiceId(0),
         priority: Priority::default(),
         deadline: Time::NEVER,
+        start_at: None,
         content_type: ContentType::RAW,
         options: None,
         is_at_most_once: false,

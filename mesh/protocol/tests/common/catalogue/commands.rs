@@ -205,6 +205,11 @@ fn submits() -> Vec<(&'static str, Submit<'static>)> {
         backoff_max_ns: Some(3_600_000_000_000),
         ..TaskOptions::default()
     };
+    let later = TaskOptions {
+        start_after_ns: Some(60_000_000_000),
+        kill_at_deadline: true,
+        ..TaskOptions::default()
+    };
     vec![
         ("submit", submit()),
         ("submit_alias", Submit { service: ServiceRef::Alias(0), ..submit() }),
@@ -213,6 +218,7 @@ fn submits() -> Vec<(&'static str, Submit<'static>)> {
         ("submit_options", Submit { options: options(urgent), ..submit() }),
         ("submit_options_limits", Submit { options: options(limited), ..submit() }),
         ("submit_options_backoff", Submit { options: options(patient), ..submit() }),
+        ("submit_options_later", Submit { options: options(later), ..submit() }),
         ("submit_options_empty", Submit { options: Some(&[0x80]), ..submit() }),
         ("submit_priority_10", Submit { priority: Priority::MAX, ..submit() }),
         ("submit_again", Submit { submission: Submission(2), ..submit() }),

@@ -131,6 +131,21 @@ fn what_a_broker_that_stays_away_held_goes_to_another_and_the_first_end_wins() {
 }
 
 #[test]
+fn a_later_start_travels_as_time_left_beside_the_other_options() {
+    let mut bench = Bench::open(1);
+    let options = TaskOptions { at_most_once: true, ..TaskOptions::default() }.encode();
+    let start_at = Some(bench.now.after(10 * SECOND));
+    let later = NewRequest { start_at, options: Some(options.into()), ..request(0) };
+    bench.event(ClientEvent::Submit(later));
+    for away in [SECOND, 10 * SECOND] {
+        bench.event(ClientEvent::SocketLost(LINK));
+        bench.sleep(away);
+        bench.greet(LINK, 1);
+    }
+    assert_eq!(bench.outbox.starts, [Some(10 * SECOND), Some(9 * SECOND), None]);
+}
+
+#[test]
 fn a_deadline_travels_as_time_left_and_ends_here_while_no_broker_can_be_asked() {
     let mut bench = Bench::open(1);
     let deadline = bench.now.after(10 * SECOND);
