@@ -23,6 +23,7 @@ fn request(shared: &Shared, service: ServiceId) -> NewRequest<Body> {
         service,
         priority: Priority::default(),
         deadline: Time::NEVER,
+        start_at: None,
         content_type: ContentType::RAW,
         options: None,
         is_at_most_once: false,
