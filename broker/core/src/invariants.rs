@@ -52,7 +52,7 @@ fn check_tasks<B: Body>(state: &State<B>, found: &mut Vec<String>) {
         if task.state == TaskState::InFlight && !task.occupies {
             found.push(format!("{key:?}: in flight with no worker"));
         }
-        if has_ended && task.client.is_none() && !task.occupies {
+        if has_ended && task.client().is_none() && !task.occupies {
             found.push(format!("{key:?}: nobody needs it any more"));
         }
     }
@@ -76,7 +76,7 @@ fn check_progress<B: Body>(state: &State<B>, found: &mut Vec<String>) -> u64 {
         waiting += latest.map_or(0, |key| state.update_bytes(key));
         let of = state.tasks.get(task).filter(|task| task.state != TaskState::Ended);
         let is_noted = of
-            .and_then(|task| state.clients.get(task.client?))
+            .and_then(|task| state.clients.get(task.client()?))
             .map(|client| client.latest.contains(&task) == latest.is_some());
         if of.is_none() || is_noted == Some(false) {
             found.push(format!("{task:?}: its updates are not as its client has them"));
@@ -233,7 +233,7 @@ fn check_workers<B: Body>(state: &State<B>, found: &mut Vec<String>) {
 
 fn check_clients<B: Body>(state: &State<B>, found: &mut Vec<String>) {
     for (key, client) in state.clients.iter() {
-        let owned = state.tasks.iter().filter(|(_, task)| task.client == Some(key));
+        let owned = state.tasks.iter().filter(|(_, task)| task.client() == Some(key));
         let (count, bytes) =
             owned.fold((0, 0), |(count, bytes), (_, task)| (count + 1, bytes + task.payload_bytes));
         if (count, bytes) != (client.tasks, client.bytes) {

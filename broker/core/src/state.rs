@@ -21,7 +21,7 @@ use crate::random::Random;
 use crate::service::Services;
 use crate::session::{Peer, Sessions};
 use crate::slab::{ClientKey, GroupKey, HostKey, Key, ServiceKey, Slab, TaskKey, WorkerKey};
-use crate::task::{End, EndBody, Task, TaskState};
+use crate::task::{End, EndBody, Owner, Task, TaskState};
 use crate::time::Time;
 use crate::timer::TimerWheel;
 use crate::worker::{Host, Place, Worker, WorkerState};
@@ -135,7 +135,7 @@ impl<B: Body> State<B> {
         self.bytes -= task.body.take().map_or(0, |body| body.kept_bytes());
         self.bytes += body.kept_bytes();
         task.end = Some(End { status, stages, body });
-        let (service, owner, bytes) = (task.service, task.client, task.payload_bytes);
+        let (service, owner, bytes) = (task.service, task.client(), task.payload_bytes);
         let queue = self.services.at_mut(service);
         queue.tasks -= 1;
         queue.bytes -= bytes;
@@ -147,11 +147,10 @@ impl<B: Body> State<B> {
         if !self.progress.is_silent() {
             self.end_progress(key);
         }
-        let Some(owner) = owner else { unreachable!("only an ended task is acknowledged") };
-        match self.clients.get_mut(owner) {
-            Some(client) => client.results.push(InLine::Result(key)),
-            None => return self.forget_if_over(key),
-        }
+        let Some(owner) = owner.filter(|owner| self.clients.get(*owner).is_some()) else {
+            return self.forget_if_over(key);
+        };
+        self.clients.at_mut(owner.index()).results.push(InLine::Result(key));
         self.send_results(owner, out);
     }
 
@@ -204,10 +203,10 @@ impl<B: Body> State<B> {
         }
         debug_assert_ne!(task.state, TaskState::Pending, "only an attempt goes back");
         self.ledger.requeued += 1;
-        let (task_client, is_cancelled) = (task.client, task.cancel.is_some());
         self.refund(key);
         self.stop_awaiting(key);
-        if is_cancelled || !self.is_wanted(task_client) {
+        let task = self.tasks.at(key.index());
+        if task.cancel.is_some() || !self.is_wanted(task) {
             let text = EndBody::Fixed("cancelled before it was started");
             self.finish(key, Status::Cancelled, None, text, out);
             return;
@@ -309,15 +308,29 @@ impl<B: Body> State<B> {
     #[inline]
     pub(crate) fn forget_if_over(&mut self, key: TaskKey) {
         let Some(task) = self.tasks.get(key) else { return };
-        if task.state != TaskState::Ended || task.occupies || self.is_wanted(task.client) {
+        if task.state != TaskState::Ended || task.occupies || self.is_awaited(task) {
             return;
         }
         self.bytes -= task.kept_bytes();
         self.tasks.discard(key);
     }
 
-    pub(crate) fn is_wanted(&self, client: Option<ClientKey>) -> bool {
-        client.is_some_and(|key| self.clients.get(key).is_some())
+    /// Whether another attempt of the task is worth its while.
+    pub(crate) fn is_wanted(&self, task: &Task<B>) -> bool {
+        task.runs_on || self.is_awaited(task)
+    }
+
+    /// Whether somebody is to be told how the task ends, and has not acknowledged it.
+    pub(crate) fn is_awaited(&self, task: &Task<B>) -> bool {
+        task.client().is_some_and(|key| self.clients.get(key).is_some())
+    }
+
+    /// The id of the client that asked for the task; `None`: it is forgotten.
+    pub(crate) fn client_id(&self, task: &Task<B>) -> Option<PeerId> {
+        match task.owner {
+            Owner::Client(key) => self.clients.get(key).map(|client| client.peer_id),
+            Owner::Nobody(peer_id) => Some(peer_id),
+        }
     }
 
     /// A worker leaves its group and its place; late ends may still come in its session.

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 
 use pinmesh_protocol::command::StageTimes;
-use pinmesh_protocol::id::{Dispatch, Priority, RequestId, Submission};
+use pinmesh_protocol::id::{Dispatch, PeerId, Priority, RequestId, Submission};
 use pinmesh_protocol::status::Status;
 
 use crate::event::Body;
@@ -33,6 +33,15 @@ pub(crate) enum TaskState {
     AwaitingEnd,
     /// Has its outcome. A worker may still be busy with it (`Task::occupies`).
     Ended,
+}
+
+/// Whom a task is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Owner {
+    /// It waits for the end, unless it is gone for good.
+    Client(ClientKey),
+    /// Nobody waits. Workers are still told the id of whoever asked for it.
+    Nobody(PeerId),
 }
 
 /// How a client wants its task to be stopped.
@@ -87,8 +96,10 @@ impl<B> EndBody<B> {
 
 /// See the module.
 pub(crate) struct Task<B> {
-    /// Who waits for it; `None` once its end is acknowledged.
-    pub(crate) client: Option<ClientKey>,
+    /// Who waits for it: nobody once its end is acknowledged.
+    pub(crate) owner: Owner,
+    /// It runs even if nobody waits for it.
+    pub(crate) runs_on: bool,
     pub(crate) request_id: RequestId,
     pub(crate) submission: Submission,
     pub(crate) service: ServiceKey,
@@ -186,6 +197,15 @@ impl<B> Task<B> {
             TaskState::Pending => self.dispatch.0 > 0 && !self.is_closed,
             TaskState::InFlight | TaskState::AwaitingEnd => true,
             TaskState::Delayed | TaskState::Ended => false,
+        }
+    }
+
+    /// The client that waits for it, which may be gone.
+    #[inline]
+    pub(crate) const fn client(&self) -> Option<ClientKey> {
+        match self.owner {
+            Owner::Client(key) => Some(key),
+            Owner::Nobody(_) => None,
         }
     }
 

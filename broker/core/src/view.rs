@@ -355,7 +355,7 @@ fn task_view<B: Body>(state: &State<B>, key: TaskKey, task: &Task<B>) -> TaskVie
     let holder = task.occupies.then(|| state.workers.get(task.worker)).flatten();
     TaskView {
         task: TaskId(key.bits()),
-        client_id: task.client.and_then(|key| Some(state.clients.get(key)?.peer_id)),
+        client_id: task.client().and_then(|key| Some(state.clients.get(key)?.peer_id)),
         request_id: task.request_id,
         submission: task.submission,
         standing: standing(task),

@@ -79,7 +79,7 @@ impl Oracle {
         TaskHead {
             task: real.task,
             dispatch,
-            client_id: task.client.unwrap_or_default(),
+            client_id: task.asked_by,
             request_id: task.request,
             submission: task.submission,
             service_alias: if is_its_alias { alias } else { first.unwrap_or(0) as u32 },

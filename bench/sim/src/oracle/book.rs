@@ -171,6 +171,10 @@ pub(super) struct End {
 pub(super) struct Task {
     /// Who waits for it.
     pub(super) client: Option<PeerId>,
+    /// Who asked for it.
+    pub(super) asked_by: PeerId,
+    /// It runs even if nobody waits for it.
+    pub(super) runs_on: bool,
     pub(super) request: RequestId,
     pub(super) submission: Submission,
     pub(super) service: String,
@@ -252,6 +256,11 @@ impl Worker {
 }
 
 impl Task {
+    /// Whether another attempt is worth its while.
+    pub(super) const fn is_wanted(&self) -> bool {
+        self.runs_on || self.client.is_some()
+    }
+
     /// "An attempt is open until its end is taken or the next dispatch."
     pub(super) const fn is_open(&self) -> bool {
         match self.state {

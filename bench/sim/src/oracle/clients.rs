@@ -148,6 +148,8 @@ impl Oracle {
         let options = submit.options.clone().unwrap_or_default();
         let task = Task {
             client: Some(id),
+            asked_by: id,
+            runs_on: false,
             request: submit.request_id,
             submission: submit.submission,
             service,
@@ -288,7 +290,8 @@ impl Oracle {
         let ages: Vec<Age> =
             self.tasks.iter().filter(|(_, task)| is_its(task)).map(|(age, _)| *age).collect();
         for age in ages {
-            if matches!(self.tasks[&age].state, State::Pending | State::Delayed(_)) {
+            let task = &self.tasks[&age];
+            if matches!(task.state, State::Pending | State::Delayed(_)) && !task.runs_on {
                 let others = [Due::Deadline(age), Due::NoService(age)];
                 self.ambiguous += u64::from(others.iter().any(|due| self.may_happen(*due)));
                 self.end(age, Status::Cancelled);

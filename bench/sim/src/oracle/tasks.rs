@@ -119,7 +119,7 @@ impl Oracle {
         self.ledger.requeued += 1;
         self.ambiguous_back +=
             u64::from(self.is_tick && task.deadline.is_some_and(|at| at <= self.now));
-        if task.cancelled.is_some() || task.client.is_none() {
+        if task.cancelled.is_some() || !task.is_wanted() {
             return self.end(age, Status::Cancelled);
         }
         task.state = State::Pending;
