@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::{format, vec::Vec};
 
 use crate::broker::Broker;
+use crate::dead::{ERROR_BYTES_MAX, LETTER_OVERHEAD_BYTES, Letter};
 use crate::event::Body;
 use crate::fair::InTurn;
 use crate::list::List;
@@ -26,6 +27,7 @@ impl<B: Body> Broker<B> {
         check_turns(state, &mut found);
         check_workers(state, &mut found);
         check_clients(state, &mut found);
+        check_dead(state, &mut found);
         found
     }
 }
@@ -250,5 +252,30 @@ fn check_clients<B: Body>(state: &State<B>, found: &mut Vec<String>) {
         if session.acknowledged > session.taken {
             found.push(format!("{conn:?}: more acknowledged than taken"));
         }
+    }
+}
+
+fn check_dead<B: Body>(state: &State<B>, found: &mut Vec<String>) {
+    let (count, bytes, config) = (state.dead.len() as u64, state.dead.bytes(), &state.config);
+    let of_letters: u64 = state.dead.iter().map(|(_, letter)| letter.bytes).sum();
+    let as_kept = |letter: &Letter<B>| {
+        letter.bytes - letter.body.kept_bytes() >= LETTER_OVERHEAD_BYTES
+            && letter.error.bytes.len() <= ERROR_BYTES_MAX
+    };
+    if bytes != of_letters || !state.dead.iter().all(|(_, letter)| as_kept(letter)) {
+        found.push(format!("dead letters: {bytes} bytes counted, {of_letters} held"));
+    }
+    if count > u64::from(config.dead_letters_max) || bytes > config.dead_bytes_max {
+        found.push(format!("{count} dead letters of {bytes} bytes are too many"));
+    }
+    if count != state.ledger.dead_held {
+        found.push(format!("{} dead letters in the ledger, {count} held", state.ledger.dead_held));
+    }
+    if count > 0 && !state.dead.has_timer() {
+        found.push("dead letters are kept for ever".into());
+    }
+    let died = state.dead.iter().map(|(_, letter)| letter.died_at);
+    if !died.is_sorted() {
+        found.push("a dead letter stands before an older one".into());
     }
 }

@@ -10,6 +10,7 @@ use pinmesh_protocol::status::Status;
 
 use crate::client::{Client, InLine};
 use crate::config::CoreConfig;
+use crate::dead::Dead;
 use crate::event::{Body, Conn};
 use crate::flow::Flows;
 use crate::group::Group;
@@ -47,6 +48,8 @@ pub(crate) enum Wake {
     Gate(ServiceKey),
     /// Attempts of an earlier epoch may have been unclaimed for too long.
     Inherited,
+    /// Dead letters may have been kept for too long.
+    Dead,
     /// A task's deadline, or its start while it is delayed, or, while it awaits its end, the end of
     /// that wait.
     Task(TaskKey),
@@ -76,6 +79,7 @@ pub(crate) struct State<B> {
     pub(crate) places: BTreeMap<Place, WorkerKey>,
     pub(crate) inherited: Inherited<B>,
     pub(crate) progress: Progress<B>,
+    pub(crate) dead: Dead<B>,
     pub(crate) sessions: Sessions,
     pub(crate) timers: TimerWheel<Wake>,
     pub(crate) ledger: Ledger,
@@ -107,6 +111,7 @@ impl<B: Body> State<B> {
             places: BTreeMap::new(),
             inherited: Inherited::new(),
             progress: Progress::new(),
+            dead: Dead::new(),
             sessions: Sessions::new(),
             timers: TimerWheel::new(),
             ledger: Ledger::default(),

@@ -6,6 +6,7 @@ use pinmesh_protocol::command::StageTimes;
 use pinmesh_protocol::id::{Dispatch, PeerId, Priority, RequestId, Submission};
 use pinmesh_protocol::status::Status;
 
+use crate::dead::Origin;
 use crate::event::Body;
 use crate::flow::Account;
 use crate::list::{Linked, Links};
@@ -42,6 +43,16 @@ pub(crate) enum Owner {
     Client(ClientKey),
     /// Nobody waits. Workers are still told the id of whoever asked for it.
     Nobody(PeerId),
+}
+
+/// What is asked of a task, as it was submitted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Terms {
+    pub(crate) is_at_most_once: bool,
+    pub(crate) tries_max: u32,
+    pub(crate) backoff: Span,
+    pub(crate) backoff_max: Span,
+    pub(crate) max_runtime: Span,
 }
 
 /// How a client wants its task to be stopped.
@@ -100,6 +111,8 @@ pub(crate) struct Task<B> {
     pub(crate) owner: Owner,
     /// It runs even if nobody waits for it.
     pub(crate) runs_on: bool,
+    /// What it is a replay of.
+    pub(crate) origin: Option<Box<Origin>>,
     pub(crate) request_id: RequestId,
     pub(crate) submission: Submission,
     pub(crate) service: ServiceKey,
@@ -189,6 +202,17 @@ impl<B> Task<B> {
     #[inline]
     pub(crate) const fn class(&self) -> usize {
         self.priority.value() as usize - 1
+    }
+
+    /// What was asked of it.
+    pub(crate) const fn terms(&self) -> Terms {
+        Terms {
+            is_at_most_once: self.is_at_most_once,
+            tries_max: self.tries_max,
+            backoff: self.backoff,
+            backoff_max: self.backoff_max,
+            max_runtime: self.max_runtime,
+        }
     }
 
     /// Whether the end of its latest dispatch may still end it.

@@ -13,6 +13,7 @@ use pinmesh_protocol::status::Status;
 
 use crate::broker::Broker;
 use crate::config::ServiceLimits;
+use crate::dead::LetterId;
 use crate::event::Body;
 use crate::service::Service;
 use crate::slab::{Key, ServiceKey, TaskKey};
@@ -58,6 +59,8 @@ pub struct TaskView {
     pub dispatch: Dispatch,
     /// Its starts that ended badly.
     pub tries: u32,
+    /// The dead letter of which it is a replay.
+    pub replay_of: Option<LetterId>,
 }
 
 /// One service of a broker.
@@ -362,6 +365,7 @@ fn task_view<B: Body>(state: &State<B>, key: TaskKey, task: &Task<B>) -> TaskVie
         worker: holder.map(|worker| worker.peer_id),
         dispatch: task.dispatch,
         tries: task.tries,
+        replay_of: task.origin.as_ref().map(|origin| origin.letter),
     }
 }
 

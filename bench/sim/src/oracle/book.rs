@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use pinmesh_core::{Conn, ProgressHead};
+use pinmesh_core::{Conn, DeathCause, LetterId, ProgressHead};
 use pinmesh_protocol::command::StageTimes;
 use pinmesh_protocol::id::{
     AttemptId, Dispatch, Incarnation, PeerId, Priority, RequestId, Slot, Submission, TaskId,
@@ -197,6 +197,11 @@ pub(super) struct Task {
     pub(super) tries: u32,
     /// Of those, deaths of its worker.
     pub(super) crashes: u32,
+    /// How the last one came about.
+    pub(super) crash: Option<DeathCause>,
+    /// The dead letter of which it is a replay, and what the client of that called itself.
+    pub(super) replay_of: Option<LetterId>,
+    pub(super) replay_client: Option<Option<String>>,
     pub(super) tries_max: u32,
     pub(super) backoff: u64,
     pub(super) backoff_max: u64,

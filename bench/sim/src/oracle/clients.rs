@@ -122,7 +122,7 @@ impl Oracle {
         let is_past_window = tasks >= self.config.client_window_tasks
             || tasks > 0 && held + bytes > self.config.client_window_bytes;
         let is_past_budget = self.counts.bytes + bytes + TASK_BYTES > self.config.memory_bytes_max;
-        let is_past_service = self.is_past_service_limits(service, bytes);
+        let is_past_service = self.is_past_service_limits(service, bytes, 0);
         (self.is_draining || is_past_window || is_past_budget || is_past_service)
             .then_some(Status::Busy)
     }
@@ -144,7 +144,7 @@ impl Oracle {
     fn accept(&mut self, conn: Conn, id: PeerId, service: String, submit: &SubmitEvent<'_, Body>) {
         self.ledger.accepted += 1;
         self.ledger.held += 1;
-        let age = self.ledger.accepted;
+        let age = self.ledger.accepted + self.ledger.replayed;
         let options = submit.options.clone().unwrap_or_default();
         let task = Task {
             client: Some(id),
@@ -166,6 +166,9 @@ impl Oracle {
             is_listed: false,
             tries: 0,
             crashes: 0,
+            crash: None,
+            replay_of: None,
+            replay_client: None,
             tries_max: options.tries_max.unwrap_or(self.config.tries_max),
             backoff: options.backoff_ns.unwrap_or(self.config.backoff.0),
             backoff_max: options.backoff_max_ns.unwrap_or(self.config.backoff_max.0),
