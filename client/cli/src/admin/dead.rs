@@ -38,7 +38,7 @@ enum Reason {
 }
 
 #[derive(Debug, Args)]
-struct Some {
+struct Filter {
     /// Only those of this service
     #[arg(long, value_name = "SERVICE")]
     service: Option<String>,
@@ -67,13 +67,13 @@ struct Which {
 #[derive(Debug, Subcommand)]
 enum What {
     /// List them, the oldest first
-    List(Some),
+    List(Filter),
     /// Show one, with its last error and its payload
     Show {
         /// Its number, as `pinmesh dead list` shows it
         letter: u64,
         /// Write its payload, as it is, to this file, `-` for standard output, and show nothing else
-        #[arg(long, value_name = "FILE", conflicts_with = "output")]
+        #[arg(long, value_name = "FILE")]
         payload: Option<PathBuf>,
     },
     /// Run them again: as new tasks with the same payload, options and priority, but without a
@@ -94,8 +94,8 @@ pub(crate) struct Dead {
 pub(crate) fn dead(args: &Dead) -> Result<u8, Failure> {
     let admin = &args.admin;
     match &args.what {
-        What::List(some) => {
-            let query = query(some.service.as_deref(), some.reason);
+        What::List(filter) => {
+            let query = query(filter.service.as_deref(), filter.reason);
             list(admin, ("letters", &format!("/v1/dead{query}")), show::letters)
         }
         What::Show { letter, payload: Some(file) } => {
