@@ -1,99 +1,19 @@
 //! May this task come in? Windows and budgets; past them BUSY, never a silent drop.
 
-use alloc::boxed::Box;
-
-use pinmesh_protocol::id::{Dispatch, Priority, RequestId, Submission};
+use pinmesh_protocol::id::RequestId;
 use pinmesh_protocol::status::Status;
 
 use crate::client::Client;
-use crate::dead::Origin;
 use crate::event::{Body, SubmitEvent};
-use crate::flow::Account;
-use crate::list::Links;
 use crate::outbox::{Outbox, ResultBody, ResultHead};
-use crate::slab::{ClientKey, Key, ServiceKey, TaskKey, WorkerKey};
-use crate::state::{State, Wake};
-use crate::task::{NO_FLOW, Owner, TASK_OVERHEAD_BYTES, Task, TaskState, Terms};
-use crate::time::Time;
-use crate::waiting::Charge;
+use crate::slab::{ClientKey, Key, ServiceKey};
+use crate::state::State;
+use crate::task::TASK_OVERHEAD_BYTES;
 
 /// Why a task may not come in.
 pub(crate) type Rejection = (Status, &'static str);
 
-/// A task that comes in.
-pub(crate) struct NewTask<B> {
-    pub(crate) owner: Owner,
-    pub(crate) runs_on: bool,
-    pub(crate) origin: Option<Box<Origin>>,
-    pub(crate) request_id: RequestId,
-    pub(crate) submission: Submission,
-    pub(crate) service: ServiceKey,
-    pub(crate) account: Account,
-    pub(crate) priority: Priority,
-    pub(crate) deadline: Option<Time>,
-    pub(crate) terms: Terms,
-    pub(crate) body: B,
-}
-
 impl<B: Body> State<B> {
-    /// A task is held from now on. It stands nowhere yet.
-    #[inline]
-    pub(crate) fn admit(&mut self, new: NewTask<B>) -> TaskKey {
-        self.ledger.held += 1;
-        self.arrivals += 1;
-        let (bytes, kept) = (new.body.payload_bytes(), new.body.kept_bytes());
-        let task = self.tasks.insert(Task {
-            owner: new.owner,
-            runs_on: new.runs_on,
-            origin: new.origin,
-            request_id: new.request_id,
-            submission: new.submission,
-            service: new.service,
-            account: new.account,
-            flow: NO_FLOW,
-            place: 0,
-            work: 0,
-            is_probe: false,
-            charge: Charge::NONE,
-            age: self.arrivals,
-            has_returned: false,
-            priority: new.priority,
-            is_at_most_once: new.terms.is_at_most_once,
-            cancel: None,
-            is_closed: false,
-            is_listed: false,
-            state: TaskState::Pending,
-            occupies: false,
-            dispatch: Dispatch(0),
-            tries: 0,
-            crashes: 0,
-            tries_max: new.terms.tries_max,
-            backoff: new.terms.backoff,
-            backoff_max: new.terms.backoff_max,
-            worker: WorkerKey(0),
-            received_at: self.now,
-            queued_at: self.now,
-            start_at: self.now,
-            dispatched_at: self.now,
-            deadline: new.deadline,
-            max_runtime: new.terms.max_runtime,
-            timer: None,
-            payload_bytes: bytes,
-            body: Some(new.body),
-            end: None,
-            links: Links::NONE,
-        });
-        if let Some(deadline) = new.deadline {
-            let timer = self.timers.set(deadline, Wake::Task(task));
-            self.tasks.at_mut(task.index()).timer = Some(timer);
-        }
-        self.bytes += kept + TASK_OVERHEAD_BYTES;
-        let queue = self.services.at_mut(new.service);
-        queue.tasks += 1;
-        queue.bytes += bytes;
-        task
-    }
-
     #[inline]
     pub(crate) fn objection_to(
         &self,

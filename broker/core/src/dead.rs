@@ -10,6 +10,7 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Range;
+use core::ops::Bound;
 
 use pinmesh_protocol::command::StageTimes;
 use pinmesh_protocol::id::{ContentType, PeerId, Priority, RequestId, Submission};
@@ -280,12 +281,15 @@ impl<B: Body> Dead<B> {
     fn range(&self, page: &DeadPage<'_>) -> Range<'_, LetterId, Letter<B>> {
         let (from, upto) = (page.from, self.upto(page));
         // A range must not end before it begins.
-        self.letters.range(from..=upto.max(from))
+        let end = if upto < from { Bound::Excluded(from) } else { Bound::Included(upto) };
+        self.letters.range((Bound::Included(from), end))
     }
 }
 
 impl<B: Body> State<B> {
     /// Ends a task that failed for good: its client is told, and a letter is kept.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn die(
         &mut self,
         key: TaskKey,
@@ -298,7 +302,7 @@ impl<B: Body> State<B> {
         self.finish(key, cause.status(), stages, error, out);
     }
 
-    /// Keeps what a task was, before it ends. Its payload is moved into the letter.
+    /// Keeps what a task was that is about to end. Its payload is moved into the letter.
     fn write_letter(&mut self, key: TaskKey, cause: DeathCause, error: &EndBody<B>) {
         let (letters_max, bytes_max) = (self.config.dead_letters_max, self.config.dead_bytes_max);
         let task = self.tasks.at_mut(key.index());
@@ -324,7 +328,7 @@ impl<B: Body> State<B> {
         }
         let task = self.tasks.at(key.index());
         let client = task.client().and_then(|key| self.clients.get(key));
-        let origin = task.origin.as_deref();
+        let origin = self.origins.get(&key);
         self.dead.insert(Letter {
             service: self.services.at(task.service).name.as_str().into(),
             client: match origin {

@@ -274,6 +274,10 @@ fn check_dead<B: Body>(state: &State<B>, found: &mut Vec<String>) {
     if count > 0 && !state.dead.has_timer() {
         found.push("dead letters are kept for ever".into());
     }
+    let is_open = |key| state.tasks.get(key).is_some_and(|task| task.state != TaskState::Ended);
+    if !state.origins.keys().all(|key| is_open(*key)) {
+        found.push("a replay that has ended is not forgotten".into());
+    }
     let died = state.dead.iter().map(|(_, letter)| letter.died_at);
     if !died.is_sorted() {
         found.push("a dead letter stands before an older one".into());

@@ -3,19 +3,20 @@
 use pinmesh_protocol::command::{
     Accepted, CancelAttempt, CancelRequest, Fetched, FromBroker, ServiceRef,
 };
-use pinmesh_protocol::id::TaskId;
+use pinmesh_protocol::id::{Dispatch, TaskId};
 use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
 use pinmesh_protocol::status::{FetchState, RefusedCode, Status};
 
-use crate::admission::NewTask;
 use crate::client::InLine;
 use crate::event::{Body, Conn, SubmitEvent};
+use crate::list::Links;
 use crate::outbox::Outbox;
 use crate::session::Peer;
 use crate::slab::{ClientKey, Key, ServiceKey, TaskKey, WorkerKey};
-use crate::state::State;
-use crate::task::{Cancel, EndBody, Owner, TaskState, Terms};
+use crate::state::{State, Wake};
+use crate::task::{Cancel, EndBody, NO_FLOW, Owner, TASK_OVERHEAD_BYTES, Task, TaskState};
 use crate::time::Span;
+use crate::waiting::Charge;
 
 impl<B: Body> State<B> {
     #[inline]
@@ -118,27 +119,56 @@ impl<B: Body> State<B> {
         out: &mut impl Outbox<B>,
     ) {
         self.ledger.accepted += 1;
+        self.ledger.held += 1;
         let options = submit.options.unwrap_or_default();
-        let bytes = submit.body.payload_bytes();
-        let task = self.admit(NewTask {
+        let (bytes, kept) = (submit.body.payload_bytes(), submit.body.kept_bytes());
+        let deadline = submit.deadline_ns.map(|left| self.now.after(Span(left)));
+        self.arrivals += 1;
+        let task = self.tasks.insert(Task {
             owner: Owner::Client(key),
             runs_on: false,
-            origin: None,
             request_id: submit.request_id,
             submission: submit.submission,
             service,
             account: self.clients.at(key.index()).account,
+            flow: NO_FLOW,
+            place: 0,
+            work: 0,
+            is_probe: false,
+            charge: Charge::NONE,
+            age: self.arrivals,
+            has_returned: false,
             priority: submit.priority,
-            deadline: submit.deadline_ns.map(|left| self.now.after(Span(left))),
-            terms: Terms {
-                is_at_most_once: options.at_most_once,
-                tries_max: options.tries_max.unwrap_or(self.config.tries_max),
-                backoff: options.backoff_ns.map_or(self.config.backoff, Span),
-                backoff_max: options.backoff_max_ns.map_or(self.config.backoff_max, Span),
-                max_runtime: options.max_runtime_ns.map_or(self.config.max_runtime, Span),
-            },
-            body: submit.body,
+            is_at_most_once: options.at_most_once,
+            cancel: None,
+            is_closed: false,
+            is_listed: false,
+            state: TaskState::Pending,
+            occupies: false,
+            dispatch: Dispatch(0),
+            tries: 0,
+            crashes: 0,
+            tries_max: options.tries_max.unwrap_or(self.config.tries_max),
+            backoff: options.backoff_ns.map_or(self.config.backoff, Span),
+            backoff_max: options.backoff_max_ns.map_or(self.config.backoff_max, Span),
+            worker: WorkerKey(0),
+            received_at: self.now,
+            queued_at: self.now,
+            start_at: self.now,
+            dispatched_at: self.now,
+            deadline,
+            max_runtime: options.max_runtime_ns.map_or(self.config.max_runtime, Span),
+            timer: None,
+            payload_bytes: bytes,
+            body: Some(submit.body),
+            end: None,
+            links: Links::NONE,
         });
+        if let Some(deadline) = deadline {
+            let timer = self.timers.set(deadline, Wake::Task(task));
+            self.tasks.at_mut(task.index()).timer = Some(timer);
+        }
+        self.bytes += kept + TASK_OVERHEAD_BYTES;
         let client = self.clients.at_mut(key.index());
         client.tasks += 1;
         client.bytes += bytes;
@@ -146,6 +176,9 @@ impl<B: Body> State<B> {
         if options.accepted {
             accepted(conn, submit.request_id, task, out);
         }
+        let queue = self.services.at_mut(service);
+        queue.tasks += 1;
+        queue.bytes += bytes;
         if self.inherited.is_empty() || !self.claim_inherited(task, out) {
             self.enqueue(task, out);
         }

@@ -63,10 +63,10 @@ impl<B: Body> State<B> {
                 wait.0 / 1_000_000_000
             );
             let text = EndBody::Text(text.into());
-            match self.tasks.at(task.index()).origin {
+            match self.origins.contains_key(&task) {
                 // An operator who replays it too early must not lose it by that.
-                Some(_) => self.die(task, DeathCause::NoService, None, text, out),
-                None => self.finish(task, Status::NoService, None, text, out),
+                true => self.die(task, DeathCause::NoService, None, text, out),
+                false => self.finish(task, Status::NoService, None, text, out),
             }
         }
     }

@@ -10,7 +10,7 @@ use pinmesh_protocol::status::Status;
 
 use crate::client::{Client, InLine};
 use crate::config::CoreConfig;
-use crate::dead::Dead;
+use crate::dead::{Dead, Origin};
 use crate::event::{Body, Conn};
 use crate::flow::Flows;
 use crate::group::Group;
@@ -80,6 +80,8 @@ pub(crate) struct State<B> {
     pub(crate) inherited: Inherited<B>,
     pub(crate) progress: Progress<B>,
     pub(crate) dead: Dead<B>,
+    /// Tasks that are replays and have not ended; beside the tasks, so that the others pay nothing.
+    pub(crate) origins: BTreeMap<TaskKey, Origin>,
     pub(crate) sessions: Sessions,
     pub(crate) timers: TimerWheel<Wake>,
     pub(crate) ledger: Ledger,
@@ -112,6 +114,7 @@ impl<B: Body> State<B> {
             inherited: Inherited::new(),
             progress: Progress::new(),
             dead: Dead::new(),
+            origins: BTreeMap::new(),
             sessions: Sessions::new(),
             timers: TimerWheel::new(),
             ledger: Ledger::default(),
@@ -146,6 +149,9 @@ impl<B: Body> State<B> {
         queue.bytes -= bytes;
         self.services.release(service);
         self.ledger.on_end(status);
+        if !self.origins.is_empty() {
+            self.origins.remove(&key);
+        }
         if let Some(stages) = &stages {
             out.stages(stages);
         }

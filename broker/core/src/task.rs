@@ -6,7 +6,6 @@ use pinmesh_protocol::command::StageTimes;
 use pinmesh_protocol::id::{Dispatch, PeerId, Priority, RequestId, Submission};
 use pinmesh_protocol::status::Status;
 
-use crate::dead::Origin;
 use crate::event::Body;
 use crate::flow::Account;
 use crate::list::{Linked, Links};
@@ -111,8 +110,6 @@ pub(crate) struct Task<B> {
     pub(crate) owner: Owner,
     /// It runs even if nobody waits for it.
     pub(crate) runs_on: bool,
-    /// What it is a replay of.
-    pub(crate) origin: Option<Box<Origin>>,
     pub(crate) request_id: RequestId,
     pub(crate) submission: Submission,
     pub(crate) service: ServiceKey,

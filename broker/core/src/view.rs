@@ -59,7 +59,7 @@ pub struct TaskView {
     pub dispatch: Dispatch,
     /// Its starts that ended badly.
     pub tries: u32,
-    /// The dead letter of which it is a replay.
+    /// The dead letter of which it is a replay; while it has not ended.
     pub replay_of: Option<LetterId>,
 }
 
@@ -365,7 +365,7 @@ fn task_view<B: Body>(state: &State<B>, key: TaskKey, task: &Task<B>) -> TaskVie
         worker: holder.map(|worker| worker.peer_id),
         dispatch: task.dispatch,
         tries: task.tries,
-        replay_of: task.origin.as_ref().map(|origin| origin.letter),
+        replay_of: state.origins.get(&key).map(|origin| origin.letter),
     }
 }
 

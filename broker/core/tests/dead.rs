@@ -285,7 +285,7 @@ fn a_walk_goes_page_by_page_in_the_order_of_the_numbers() {
         [2, 3]
     );
     assert_eq!(
-        numbers(&sim, DeadPage { from: LetterId(9), upto: Some(LetterId(3)), ..ALL }),
+        numbers(&sim, DeadPage { from: LetterId(4), upto: Some(LetterId(3)), ..ALL }),
         [0; 0]
     );
     assert_eq!(numbers(&sim, DeadPage::of(LetterId(4))), [4]);

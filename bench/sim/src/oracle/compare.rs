@@ -242,7 +242,7 @@ impl Oracle {
             worker: holder.map(|worker| worker.peer_id),
             dispatch: task.dispatch,
             tries: task.tries,
-            replay_of: task.replay_of,
+            replay_of: task.replay_of.filter(|_| task.state != State::Ended),
         }
     }
 

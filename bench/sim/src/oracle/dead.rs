@@ -210,7 +210,7 @@ impl Oracle {
         let mut largest = displaced.iter().map(|letter| letter.bytes());
         if !displaced.is_empty() {
             if !largest.any(|more| is_too_much((count + 1, bytes + more))) {
-                return Err(format!("there was room for {displaced:?}"));
+                return Err(format!("there was room for {displaced:?} beside {:?}", self.dead));
             }
             while self.dead.letters.first_key_value().is_some_and(|(id, _)| *id <= before) {
                 self.drop_oldest_letter();
