@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use pinmesh_core::Excerpt;
 use pinmesh_protocol::command::FrameSpan;
 use pinmesh_protocol::id::ContentType;
 use pinmesh_protocol::limits;
@@ -148,6 +149,32 @@ impl pinmesh_core::Body for Body {
             Store::Framed(framed) => framed.kept_bytes(),
         }
     }
+
+    fn excerpt(&self, bytes_max: usize) -> Excerpt {
+        Excerpt {
+            content_type: self.content_type,
+            bytes: self.copy(0, bytes_max).into(),
+            of_bytes: self.payload_bytes(),
+        }
+    }
+}
+
+impl Body {
+    /// A copy of the payload from one byte on, so many at most.
+    pub(crate) fn copy(&self, from: u64, bytes_max: usize) -> Vec<u8> {
+        let mut skip = usize::try_from(from).unwrap_or(usize::MAX);
+        let mut copy = Vec::new();
+        let mut take = |bytes: &[u8]| {
+            let part = bytes.get(skip..).unwrap_or_default();
+            skip = skip.saturating_sub(bytes.len());
+            copy.extend_from_slice(&part[..part.len().min(bytes_max - copy.len())]);
+        };
+        match self.stored() {
+            Stored::Inline(bytes) => take(bytes),
+            Stored::Frames(frames) => frames.borrow().iter().for_each(|frame| take(frame)),
+        }
+        copy
+    }
 }
 
 impl Framed {
@@ -240,6 +267,27 @@ mod tests {
         let frames = || [40_000, 5].map(|len| Frame::copy_of(&vec![0; len])).into();
         let framed = Body::framed(ContentType::RAW, Some(&options), frames());
         assert!(framed.kept_bytes() >= 65_536 + 5 + 3_072, "{}", framed.kept_bytes());
+    }
+
+    #[test]
+    fn any_part_of_a_payload_can_be_copied() {
+        let bytes: Vec<u8> = (0..2_500_000).map(|n: u32| (n / 7) as u8).collect();
+        let frames = bytes.chunks(limits::FRAME_BYTES_MAX).map(Frame::copy_of).collect();
+        let framed = Body::framed(ContentType::RAW, None, frames);
+        let inline = Body::inline(ContentType::RAW, Some(b"\x80"), &bytes[..9_000]);
+        for body in [framed, inline] {
+            let len = body.payload_bytes() as usize;
+            for (from, most) in [(0, 5), (8_999, 5), (8_000, 4_000_000), (1_048_570, 20), (len, 5)]
+            {
+                let end = len.min(from + most);
+                assert_eq!(
+                    body.copy(from as u64, most),
+                    bytes[from.min(len)..end.max(from.min(len))]
+                );
+            }
+            assert_eq!(body.excerpt(4).bytes[..], bytes[..4]);
+            assert_eq!(body.copy(u64::MAX, 4), b"");
+        }
     }
 
     #[test]

@@ -135,6 +135,20 @@ pub struct Cli {
     #[arg(long)]
     pub strict: bool,
 
+    /// The most dead letters: tasks that failed for good, kept for `pinmesh dead` [default: 10000].
+    /// Past it the oldest leaves; 0 keeps none
+    #[arg(long, value_name = "N")]
+    pub dead_letters: Option<String>,
+
+    /// The most memory of dead letters, 1 KiB and their payload each, beside --memory [default:
+    /// 256MiB]. Past it the oldest leave
+    #[arg(long, value_name = "SIZE")]
+    pub dead_bytes: Option<String>,
+
+    /// How long a dead letter is kept [default: 7days]. All are gone when the broker ends
+    #[arg(long, value_name = "DURATION")]
+    pub dead_kept: Option<String>,
+
     /// How long a drain waits for what is held [default: 30s]. Then the broker ends with exit
     /// code 3
     #[arg(long, value_name = "DURATION")]
@@ -164,7 +178,7 @@ impl Cli {
     }
 
     /// Flag, section, key, value.
-    fn settings(&self) -> [(&'static str, &'static str, &'static str, Option<&str>); 23] {
+    fn settings(&self) -> [(&'static str, &'static str, &'static str, Option<&str>); 26] {
         [
             ("--frontend", "listen", "frontend", self.frontend.as_deref()),
             ("--backend", "listen", "backend", self.backend.as_deref()),
@@ -187,6 +201,9 @@ impl Cli {
             ("--client-window", "limits", "client_window_tasks", self.client_window.as_deref()),
             ("--memory", "limits", "memory", self.memory.as_deref()),
             ("--strict", "scheduling", "strict", self.strict.then_some("true")),
+            ("--dead-letters", "dead", "letters", self.dead_letters.as_deref()),
+            ("--dead-bytes", "dead", "bytes", self.dead_bytes.as_deref()),
+            ("--dead-kept", "dead", "kept", self.dead_kept.as_deref()),
             ("--drain-time", "drain", "time", self.drain_time.as_deref()),
             ("--latency-log", "log", "latency", self.latency_log.as_deref()),
         ]
@@ -223,6 +240,9 @@ mod tests {
             "client_window_tasks = 10000",
             "memory = \"1GiB\"",
             "strict = false",
+            "letters = 10000",
+            "bytes = \"256MiB\"",
+            "kept = \"7days\"",
             "time = \"30s\"",
         ] {
             assert!(shown.contains(default), "{default} is not in\n{shown}");

@@ -3,6 +3,7 @@
 
 mod admin;
 mod answer;
+mod dead;
 mod guard;
 mod json;
 

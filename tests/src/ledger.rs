@@ -48,7 +48,9 @@ impl Ledger {
             "no_service",
             "held",
         ];
-        assert_eq!(self.count("accepted"), self.sum(&outcomes), "{self:?}");
+        assert_eq!(self.sum(&["accepted", "replayed"]), self.sum(&outcomes), "{self:?}");
+        let letters = ["dead_dropped", "dead_purged", "replayed", "dead_held"];
+        assert_eq!(self.count("dead"), self.sum(&letters), "{self:?}");
     }
 }
 

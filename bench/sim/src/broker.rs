@@ -181,7 +181,8 @@ impl BrokerSim {
 
     /// A message arrives.
     pub fn arrive(&mut self, world: &mut World, checker: &mut Checker, arrival: Arrival) {
-        if self.is_stopped {
+        // What came while it was stopped is read first, in the next turn.
+        if self.is_stopped || !self.inbox.is_empty() {
             self.inbox.push_back(arrival);
         } else {
             self.receive(world, checker, &arrival);

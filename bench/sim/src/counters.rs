@@ -93,6 +93,10 @@ counts! {
     OperatorCancel Fault "task cancelled by an operator",
     /// An operator asked a worker or a host to leave.
     OperatorDrain Fault "drained by an operator",
+    /// An operator ran dead letters again.
+    Replay Fault "dead letters replayed",
+    /// An operator threw dead letters away.
+    DeadPurge Fault "dead letters purged",
     /// A peer sent what it may not.
     Rogue Fault "rogue peer",
 
@@ -228,6 +232,22 @@ counts! {
     UpdateWaits Branch "PROGRESS waits for ACK",
     /// A worker was held up by a client that does not take its updates.
     HeldUp Branch "worker held up by its client",
+    /// A task left a dead letter.
+    Dead Branch "dead letter",
+    /// A dead letter was listed.
+    DeadSeen Branch "dead letter listed",
+    /// A dead letter left for want of room.
+    DeadDisplaced Branch "dead letter displaced",
+    /// A dead letter left because of its age.
+    DeadTooOld Branch "dead letter too old",
+    /// A dead letter became a task again.
+    Replayed Branch "dead letter replayed",
+    /// A handler was entered for one that had become a task again.
+    ReplayStarted Branch "replay started",
+    /// There was no room for a dead letter's task.
+    ReplayBusy Branch "replay without room",
+    /// A replay left a letter of its own.
+    ReplayDied Branch "replay died again",
     /// A session was refused for what its peer sent.
     Malformed Branch "session refused",
     /// A command without a session.

@@ -80,9 +80,12 @@ impl Fleet {
             Count::ClientKill | Count::ClientStop | Count::ClientJump | Count::ClientReconnect => {
                 self.client_fault(fault)
             }
-            Count::Pause | Count::Purge | Count::OperatorCancel | Count::OperatorDrain => {
-                self.operator_fault(fault)
-            }
+            Count::Pause
+            | Count::Purge
+            | Count::OperatorCancel
+            | Count::OperatorDrain
+            | Count::Replay
+            | Count::DeadPurge => self.operator_fault(fault),
             Count::Rogue => {
                 rogue::act(&mut self.world, &self.checker, &mut self.rogue, self.shape.brokers);
                 true

@@ -1,6 +1,10 @@
-//! What operators do to brokers in the midst of everything: pause and resume, purge, cancel, drain.
+//! What operators do to brokers in the midst of everything: pause and resume, purge, cancel, drain, and
+//! look at dead letters, run them again or throw them away.
 
-use pinmesh_core::{AdminCommand, AdminReply, DrainTarget, Purge, TaskStanding, TaskView};
+use pinmesh_core::{
+    AdminCommand, AdminReply, DeadPage, DeadReason, DrainTarget, LetterId, LetterView, Purge,
+    TaskStanding, TaskView,
+};
 use pinmesh_protocol::id::RequestId;
 
 use crate::broker::BrokerSim;
@@ -32,7 +36,14 @@ impl BrokerSim {
                 checker.on_operator_cancel(Key { client: client_of(id), request });
             }
         }
+        let replayed = match command {
+            AdminCommand::Replay(page) => life.core.letters_page(page).0,
+            _ => Vec::new(),
+        };
         let (reply, effects) = life.administer(now, command);
+        for view in replayed.iter().filter(|view| life.core.letter(view.letter).is_none()) {
+            checker.on_replay(key_of(view));
+        }
         if let Err(text) = life.follow_operator(now, &command, &reply, &effects) {
             checker.fail(format!("epoch {}: {text}", life.epoch));
         }
@@ -57,6 +68,11 @@ impl crate::broker::Life {
     }
 }
 
+/// Whose request a dead letter is.
+fn key_of(view: &LetterView) -> Key {
+    Key { client: client_of(view.client_id), request: RequestId(view.request_id.0) }
+}
+
 /// Whether the command may end the task.
 fn is_meant(view: &TaskView, command: &AdminCommand<'_>) -> bool {
     match command {
@@ -64,7 +80,11 @@ fn is_meant(view: &TaskView, command: &AdminCommand<'_>) -> bool {
         AdminCommand::Purge(_) => {
             matches!(view.standing, TaskStanding::Pending | TaskStanding::Delayed(_))
         }
-        AdminCommand::Pause(_) | AdminCommand::Resume(_) | AdminCommand::Drain(_) => false,
+        AdminCommand::Pause(_)
+        | AdminCommand::Resume(_)
+        | AdminCommand::Replay(_)
+        | AdminCommand::PurgeDead(_)
+        | AdminCommand::Drain(_) => false,
     }
 }
 
@@ -87,6 +107,7 @@ impl Fleet {
             }
             Count::Purge => self.purge(at, service),
             Count::OperatorCancel => self.cancel_some(at),
+            Count::Replay | Count::DeadPurge => self.walk_letters(at, fault, service),
             _ => self.drain_some(at),
         }
     }
@@ -120,6 +141,44 @@ impl Fleet {
             match next {
                 Some(next) => from = next,
                 None => return ended > 0,
+            }
+        }
+    }
+
+    /// Page by page, among some of the dead letters; others may act between two pages.
+    fn walk_letters(&mut self, at: usize, fault: Count, service: &str) -> bool {
+        let reason = self.pick(&DeadReason::ALL).filter(|_| self.world.random.one_in(3));
+        let mut page = DeadPage {
+            service: self.world.random.one_in(3).then_some(service),
+            reason,
+            from: LetterId(0),
+            upto: None,
+            visits: self.world.random.between(1, 12) as u32,
+        };
+        let mut done = 0;
+        loop {
+            let Some(life) = &self.brokers[at].life else { return false };
+            let (letters, following) = life.core.letters_page(page);
+            self.world.counters.add_many(Count::DeadSeen, letters.len() as u64);
+            let died_again = letters.iter().filter(|view| view.replay_of.is_some());
+            self.world.counters.add_many(Count::ReplayDied, died_again.count() as u64);
+            let command = match fault {
+                Count::Replay => AdminCommand::Replay(page),
+                _ => AdminCommand::PurgeDead(page),
+            };
+            let (count, upto, next) = match self.operate(at, command) {
+                Some(AdminReply::Replayed { count, upto, next, .. }) => (count, upto, next),
+                Some(AdminReply::DeadPurged { count, upto, next }) => (count, upto, next),
+                _ => return false,
+            };
+            if next != following || count > letters.len() as u64 {
+                self.checker.fail(format!("{page:?}: {count} and {next:?}, not {letters:?}"));
+            }
+            done += count;
+            page.upto = Some(upto);
+            match next {
+                Some(next) => page.from = next,
+                None => return done > 0,
             }
         }
     }

@@ -25,6 +25,7 @@ mod allowed;
 mod book;
 mod clients;
 mod compare;
+mod dead;
 mod delays;
 mod effects;
 mod gates;
@@ -48,6 +49,7 @@ use pinmesh_protocol::status::Status;
 
 use crate::record::{Body, Effect, Sent};
 use book::{Age, Client, Host, Session, Task, Worker, WorkerNo};
+use dead::Dead;
 use delays::Undecided;
 use gates::Gate;
 use inherited::Inherited;
@@ -96,6 +98,7 @@ pub struct Oracle {
     /// Since when nobody has served a service that was once served.
     unserved_since: BTreeMap<String, u64>,
     gates: Vec<Gate>,
+    dead: Dead,
     ledger: Ledger,
     /// What the real broker held after the event before.
     counts: Counts,
@@ -138,6 +141,7 @@ impl Oracle {
             inherited: BTreeMap::new(),
             unserved_since: BTreeMap::new(),
             gates: Vec::new(),
+            dead: Dead::default(),
             ledger: Ledger::default(),
             counts: Counts::default(),
             workers_seen: 0,
@@ -190,7 +194,7 @@ impl Oracle {
         core: &Broker<Body>,
     ) -> Result<(), String> {
         self.begin(now, false);
-        let right = self.administer(command);
+        let right = self.administer(command, core);
         self.check_reply(command, &right, reply, effects);
         self.conclude(None, effects, core);
         self.verdict(|| format!("{command:?}"), effects)
@@ -217,6 +221,7 @@ impl Oracle {
             self.explain(effect);
         }
         self.settle(core);
+        self.file_letters(core);
         self.compare(batch_end, core);
         self.counts = core.counts();
     }

@@ -1,6 +1,8 @@
 //! What a broker's machine was told and what it caused, as the checker sees it.
 
-use pinmesh_core::{Body as _, Conn, Outbox, ProgressHead, ResultBody, ResultHead, TaskHead};
+use pinmesh_core::{
+    Body as _, Conn, Excerpt, Outbox, ProgressHead, ResultBody, ResultHead, TaskHead,
+};
 use pinmesh_protocol::command::{
     Accepted, Attempts, CancelAttempt, FromBroker, Heartbeat, StageTimes, Welcome, Window,
 };
@@ -21,6 +23,14 @@ pub struct Body {
 impl pinmesh_core::Body for Body {
     fn payload_bytes(&self) -> u64 {
         self.payload.len() as u64
+    }
+
+    fn excerpt(&self, bytes_max: usize) -> Excerpt {
+        Excerpt {
+            content_type: self.content_type,
+            bytes: self.payload.iter().take(bytes_max).copied().collect(),
+            of_bytes: self.payload_bytes(),
+        }
     }
 }
 

@@ -7,12 +7,14 @@
 //! that every task waits for its turn.
 
 use pinmesh_core::{
-    Body, Broker, Conn, CoreConfig, DoneEvent, Event, Outbox, ProgressHead, ResultBody, ResultHead,
-    ServiceLimits, Side, SubmitEvent, TaskHead, Time,
+    Body, Broker, Conn, CoreConfig, DoneEvent, Event, Excerpt, Outbox, ProgressHead, ResultBody,
+    ResultHead, ServiceLimits, Side, SubmitEvent, TaskHead, Time,
 };
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::command::{FromBroker, Hello, Ready, ServiceAlias, ServiceRef, StageTimes};
-use pinmesh_protocol::id::{AttemptId, Epoch, Incarnation, PeerId, Priority, RequestId};
+use pinmesh_protocol::id::{
+    AttemptId, ContentType, Epoch, Incarnation, PeerId, Priority, RequestId,
+};
 use pinmesh_protocol::id::{Slot, Submission};
 use pinmesh_protocol::status::{EndStatus, Role, Status};
 
@@ -33,6 +35,11 @@ struct Payload([u8; PAYLOAD_BYTES]);
 impl Body for Payload {
     fn payload_bytes(&self) -> u64 {
         self.0.len() as u64
+    }
+
+    fn excerpt(&self, bytes_max: usize) -> Excerpt {
+        let bytes = self.0.iter().take(bytes_max).copied().collect();
+        Excerpt { content_type: ContentType::RAW, bytes, of_bytes: self.payload_bytes() }
     }
 }
 

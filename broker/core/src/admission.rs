@@ -57,6 +57,18 @@ impl<B: Body> State<B> {
         if client.tasks > 0 && client.bytes + bytes > self.config.client_window_bytes {
             return Some(Rejection::busy("client window of bytes exceeded"));
         }
+        self.objection_to_bytes(service, bytes, kept)
+            .or_else(|| self.objection_to_wait(client, service, submit))
+    }
+
+    /// Whether there is no room for a task of so many bytes of payload, and kept in all.
+    #[inline]
+    pub(crate) fn objection_to_bytes(
+        &self,
+        service: ServiceKey,
+        bytes: u64,
+        kept: u64,
+    ) -> Option<Rejection> {
         if self.bytes + kept + TASK_OVERHEAD_BYTES > self.config.memory_bytes_max {
             return Some(Rejection::busy("memory budget of the broker exceeded"));
         }
@@ -67,7 +79,7 @@ impl<B: Body> State<B> {
         if queue.tasks > 0 && queue.bytes.saturating_add(bytes) > queue.limits.bytes_max {
             return Some(Rejection::busy("bytes_max of the service exceeded"));
         }
-        self.objection_to_wait(client, service, submit)
+        None
     }
 
     /// A task that would end too late is better told so at once: it keeps nobody waiting, and its

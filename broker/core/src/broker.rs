@@ -35,6 +35,10 @@ pub struct Counts {
     pub tasks: u64,
     /// Bytes of payloads and results, with the overhead that the budget counts.
     pub bytes: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Bytes of those, with the overhead that their bound counts.
+    pub dead_bytes: u64,
 }
 
 impl<B: Body> Broker<B> {
@@ -131,6 +135,8 @@ impl<B: Body> Broker<B> {
             in_flight: state.workers.iter().map(|(_, w)| u64::from(w.in_flight.len())).sum(),
             tasks: state.tasks.len() as u64,
             bytes: state.bytes,
+            dead: state.dead.len() as u64,
+            dead_bytes: state.dead.bytes(),
         }
     }
 

@@ -98,6 +98,12 @@ pub struct CoreConfig {
     /// Bytes of `stream` updates that may wait for a client's ACK; past it the workers that send
     /// them are acknowledged no further. All clients together: `memory_bytes_max`.
     pub stream_bytes_max: u64,
+    /// Dead letters; past it the oldest leaves. 0: none is kept.
+    pub dead_letters_max: u32,
+    /// Bytes of dead letters, beside `memory_bytes_max`; past it the oldest leave.
+    pub dead_bytes_max: u64,
+    /// How long a dead letter is kept.
+    pub dead_kept: Span,
     /// Clients, workers and supervisors together.
     pub sessions_max: u32,
     /// Services known at once, served or waited for; the last quarter is for what is served.
@@ -141,6 +147,9 @@ impl Default for CoreConfig {
             memory_bytes_max: 1024 * 1024 * 1024,
             results_ahead_bytes: 64 * 1024 * 1024,
             stream_bytes_max: 16 * 1024 * 1024,
+            dead_letters_max: 10_000,
+            dead_bytes_max: 256 * 1024 * 1024,
+            dead_kept: Span::from_secs(7 * 24 * 3_600),
             sessions_max: 16_384,
             services_max: 4_096,
             retry_after: Span::from_millis(100),

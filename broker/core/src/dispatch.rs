@@ -110,12 +110,11 @@ impl<B: Body> State<B> {
         self.charge_rate(self.tasks.at(key.index()).service);
         self.acknowledge_first(worker_index, out);
         let now = self.now;
+        let client_id = self.client_id(self.tasks.at(key.index()));
         let task = self.tasks.at_mut(key.index());
         task.dispatch.0 += 1;
         task.is_closed = false;
         task.dispatched_at = now;
-        let client_id =
-            task.client.and_then(|key| self.clients.get(key)).map(|client| client.peer_id);
         let worker = self.workers.at(worker_index);
         let head = TaskHead {
             task: TaskId(key.bits()),

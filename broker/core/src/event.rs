@@ -1,10 +1,12 @@
 //! All that can happen to a broker.
 
+use alloc::boxed::Box;
+
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::command::{
     Attempts, CancelRequest, Heartbeat, Hello, Host, Lost, Ready, ServiceAlias, ServiceRef, Window,
 };
-use pinmesh_protocol::id::{AttemptId, Priority, RequestId, Submission};
+use pinmesh_protocol::id::{AttemptId, ContentType, Priority, RequestId, Submission};
 use pinmesh_protocol::status::{EndStatus, ProgressKind, RefusedCode};
 
 /// The shell's number for one peer's socket. The shell never uses a number again while the core has
@@ -30,6 +32,20 @@ pub trait Body {
     fn kept_bytes(&self) -> u64 {
         self.payload_bytes()
     }
+
+    /// A copy of the beginning of its payload, so many bytes at most.
+    fn excerpt(&self, bytes_max: usize) -> Excerpt;
+}
+
+/// The beginning of a payload.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Excerpt {
+    /// What the payload is encoded in.
+    pub content_type: ContentType,
+    /// The beginning.
+    pub bytes: Box<[u8]>,
+    /// How many bytes the whole has.
+    pub of_bytes: u64,
 }
 
 /// SUBMIT with its options decoded and its payload owned.

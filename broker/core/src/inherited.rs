@@ -289,7 +289,7 @@ impl<B: Body> State<B> {
     /// kept ends it. `true`: it is not pending any more.
     pub(crate) fn claim_inherited(&mut self, key: TaskKey, out: &mut impl Outbox<B>) -> bool {
         let task = self.tasks.at(key.index());
-        let Some(client) = task.client.and_then(|client| self.clients.get(client)) else {
+        let Some(client) = task.client().and_then(|client| self.clients.get(client)) else {
             return false;
         };
         let request = (client.peer_id, task.request_id);

@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::{format, vec::Vec};
 
 use crate::broker::Broker;
+use crate::dead::{ERROR_BYTES_MAX, LETTER_OVERHEAD_BYTES, Letter};
 use crate::event::Body;
 use crate::fair::InTurn;
 use crate::list::List;
@@ -26,6 +27,7 @@ impl<B: Body> Broker<B> {
         check_turns(state, &mut found);
         check_workers(state, &mut found);
         check_clients(state, &mut found);
+        check_dead(state, &mut found);
         found
     }
 }
@@ -52,7 +54,7 @@ fn check_tasks<B: Body>(state: &State<B>, found: &mut Vec<String>) {
         if task.state == TaskState::InFlight && !task.occupies {
             found.push(format!("{key:?}: in flight with no worker"));
         }
-        if has_ended && task.client.is_none() && !task.occupies {
+        if has_ended && task.client().is_none() && !task.occupies {
             found.push(format!("{key:?}: nobody needs it any more"));
         }
     }
@@ -76,7 +78,7 @@ fn check_progress<B: Body>(state: &State<B>, found: &mut Vec<String>) -> u64 {
         waiting += latest.map_or(0, |key| state.update_bytes(key));
         let of = state.tasks.get(task).filter(|task| task.state != TaskState::Ended);
         let is_noted = of
-            .and_then(|task| state.clients.get(task.client?))
+            .and_then(|task| state.clients.get(task.client()?))
             .map(|client| client.latest.contains(&task) == latest.is_some());
         if of.is_none() || is_noted == Some(false) {
             found.push(format!("{task:?}: its updates are not as its client has them"));
@@ -233,7 +235,7 @@ fn check_workers<B: Body>(state: &State<B>, found: &mut Vec<String>) {
 
 fn check_clients<B: Body>(state: &State<B>, found: &mut Vec<String>) {
     for (key, client) in state.clients.iter() {
-        let owned = state.tasks.iter().filter(|(_, task)| task.client == Some(key));
+        let owned = state.tasks.iter().filter(|(_, task)| task.client() == Some(key));
         let (count, bytes) =
             owned.fold((0, 0), |(count, bytes), (_, task)| (count + 1, bytes + task.payload_bytes));
         if (count, bytes) != (client.tasks, client.bytes) {
@@ -250,5 +252,34 @@ fn check_clients<B: Body>(state: &State<B>, found: &mut Vec<String>) {
         if session.acknowledged > session.taken {
             found.push(format!("{conn:?}: more acknowledged than taken"));
         }
+    }
+}
+
+fn check_dead<B: Body>(state: &State<B>, found: &mut Vec<String>) {
+    let (count, bytes, config) = (state.dead.len() as u64, state.dead.bytes(), &state.config);
+    let of_letters: u64 = state.dead.iter().map(|(_, letter)| letter.bytes).sum();
+    let as_kept = |letter: &Letter<B>| {
+        letter.bytes - letter.body.kept_bytes() >= LETTER_OVERHEAD_BYTES
+            && letter.error.bytes.len() <= ERROR_BYTES_MAX
+    };
+    if bytes != of_letters || !state.dead.iter().all(|(_, letter)| as_kept(letter)) {
+        found.push(format!("dead letters: {bytes} bytes counted, {of_letters} held"));
+    }
+    if count > u64::from(config.dead_letters_max) || bytes > config.dead_bytes_max {
+        found.push(format!("{count} dead letters of {bytes} bytes are too many"));
+    }
+    if count != state.ledger.dead_held {
+        found.push(format!("{} dead letters in the ledger, {count} held", state.ledger.dead_held));
+    }
+    if count > 0 && !state.dead.has_timer() {
+        found.push("dead letters are kept for ever".into());
+    }
+    let is_open = |key| state.tasks.get(key).is_some_and(|task| task.state != TaskState::Ended);
+    if !state.origins.keys().all(|key| is_open(*key)) {
+        found.push("a replay that has ended is not forgotten".into());
+    }
+    let died = state.dead.iter().map(|(_, letter)| letter.died_at);
+    if !died.is_sorted() {
+        found.push("a dead letter stands before an older one".into());
     }
 }

@@ -59,6 +59,18 @@ pub struct Ledger {
     pub stale_updates: u64,
     /// Times that a worker was held up because the client of its task had too many updates to take.
     pub held_up: u64,
+    /// Tasks that failed for good and left a dead letter.
+    pub dead: u64,
+    /// Dead letters that left because there were too many, or bytes of them, or they were too old.
+    pub dead_dropped: u64,
+    /// Dead letters that an operator has thrown away.
+    pub dead_purged: u64,
+    /// Dead letters that became tasks again.
+    pub replayed: u64,
+    /// Replays that there was no room for: their letters stay.
+    pub replay_busy: u64,
+    /// Dead letters at the moment.
+    pub dead_held: u64,
 }
 
 impl Ledger {
@@ -66,7 +78,10 @@ impl Ledger {
     pub fn is_balanced(&self) -> bool {
         let submitted =
             self.busy + self.refused + self.joined + self.ignored + self.stale + self.accepted;
-        self.submitted == submitted && self.accepted == self.ended() + self.held
+        let dead = self.dead_dropped + self.dead_purged + self.replayed + self.dead_held;
+        self.submitted == submitted
+            && self.accepted + self.replayed == self.ended() + self.held
+            && self.dead == dead
     }
 
     /// Tasks that have ended, however.

@@ -1,10 +1,12 @@
-//! What an operator does: pause, resume and purge a service, cancel a task, ask peers to leave.
+//! What an operator does: pause, resume and purge a service, cancel a task, run dead letters
+//! again or throw them away, ask peers to leave.
 
 use pinmesh_protocol::command::FromBroker;
 use pinmesh_protocol::id::{Incarnation, PeerId, Slot, TaskId};
 use pinmesh_protocol::status::Status;
 
 use crate::broker::Broker;
+use crate::dead::{DeadPage, LetterId};
 use crate::event::{Body, Conn};
 use crate::outbox::Outbox;
 use crate::session::Peer;
@@ -29,6 +31,10 @@ pub enum AdminCommand<'a> {
         /// Kill it instead of setting its flag.
         is_hard: bool,
     },
+    /// Runs dead letters again.
+    Replay(DeadPage<'a>),
+    /// Throws dead letters away.
+    PurgeDead(DeadPage<'a>),
     /// Asks peers to leave once they have finished what they hold.
     Drain(DrainTarget),
 }
@@ -77,6 +83,26 @@ pub enum AdminReply {
         /// Where the next page begins; `None`: this was the last one.
         next: Option<u32>,
     },
+    /// A page of dead letters was run again.
+    Replayed {
+        /// Letters that became tasks.
+        count: u64,
+        /// Letters that stay, because there was no room for their tasks.
+        busy: u64,
+        /// The last number that any page goes to.
+        upto: LetterId,
+        /// Where the next page begins; `None`: this was the last one.
+        next: Option<LetterId>,
+    },
+    /// A page of dead letters was thrown away.
+    DeadPurged {
+        /// How many of them were meant.
+        count: u64,
+        /// The last number that any page goes to.
+        upto: LetterId,
+        /// Where the next page begins; `None`: this was the last one.
+        next: Option<LetterId>,
+    },
     /// The task has ended, CANCELLED.
     Cancelled,
     /// The task is with a worker, whose supervisor was asked to stop it.
@@ -120,6 +146,8 @@ impl<B: Body> Broker<B> {
             AdminCommand::Resume(service) => state.pause(service, false, out),
             AdminCommand::Purge(purge) => state.purge(purge, out),
             AdminCommand::Cancel { task, is_hard } => state.cancel_by_operator(task, is_hard, out),
+            AdminCommand::Replay(page) => Ok(state.replay(page, out)),
+            AdminCommand::PurgeDead(page) => Ok(state.purge_dead(page)),
             AdminCommand::Drain(target) => state.ask_to_leave(target, out),
         };
         state.dispatch_opened(out);
@@ -161,6 +189,19 @@ impl<B: Body> State<B> {
             self.finish(key, Status::Cancelled, None, text, out);
         }
         Ok(AdminReply::Purged { count, upto, next })
+    }
+
+    fn purge_dead(&mut self, page: DeadPage<'_>) -> AdminReply {
+        let upto = self.dead.upto(&page);
+        let (letters, next) = self.dead.page(page);
+        let meant: alloc::vec::Vec<LetterId> = letters.map(|(id, _)| id).collect();
+        let count = meant.len() as u64;
+        for letter in meant {
+            self.dead.remove(letter);
+        }
+        self.ledger.dead_held -= count;
+        self.ledger.dead_purged += count;
+        AdminReply::DeadPurged { count, upto, next }
     }
 
     fn cancel_by_operator(

@@ -15,7 +15,7 @@ use crate::outbox::Outbox;
 use crate::session::Peer;
 use crate::slab::{ClientKey, Key, ServiceKey, TaskKey, WorkerKey};
 use crate::state::{State, Wake};
-use crate::task::{Cancel, EndBody, NO_FLOW, TASK_OVERHEAD_BYTES, Task, TaskState};
+use crate::task::{Cancel, EndBody, NO_FLOW, Owner, TASK_OVERHEAD_BYTES, Task, TaskState};
 use crate::time::Span;
 use crate::waiting::Charge;
 
@@ -135,7 +135,8 @@ impl<B: Body> State<B> {
         let deadline = submit.deadline_ns.map(|left| self.now.after(Span(left)));
         self.arrivals += 1;
         let task = self.tasks.insert(Task {
-            client: Some(key),
+            owner: Owner::Client(key),
+            runs_on: false,
             request_id: submit.request_id,
             submission: submit.submission,
             service,
@@ -219,7 +220,7 @@ impl<B: Body> State<B> {
                 }
             };
             let Some(task) = self.tasks.get_mut(task_key) else { continue };
-            task.client = None;
+            task.owner = Owner::Nobody(client.peer_id);
             client.results.remove_ahead(task.end_bytes());
             client.tasks -= 1;
             client.bytes -= task.payload_bytes;
@@ -299,12 +300,14 @@ impl<B: Body> State<B> {
     /// A client is gone for good: what waits is cancelled, what runs runs out, results are dropped.
     pub(crate) fn drop_client(&mut self, key: ClientKey, out: &mut impl Outbox<B>) {
         for task_key in self.clients.at(key.index()).tasks_sorted() {
-            let state = self.tasks.at(task_key.index()).state;
-            if matches!(state, TaskState::Pending | TaskState::Delayed) {
+            let task = self.tasks.at(task_key.index());
+            let has_not_started = matches!(task.state, TaskState::Pending | TaskState::Delayed);
+            if has_not_started && !task.runs_on {
                 let text = EndBody::Fixed("its client has been away for too long");
                 self.finish(task_key, Status::Cancelled, None, text, out);
             }
         }
+        self.disown(key);
         let Some(mut client) = self.clients.remove(key) else { return };
         self.peers.remove(&client.peer_id);
         if let Some(timer) = client.lost_timer.take() {
@@ -324,6 +327,18 @@ impl<B: Body> State<B> {
         }
         if !self.progress.holds_nobody() {
             self.let_go(out);
+        }
+    }
+
+    /// What has not ended goes on without its client.
+    fn disown(&mut self, key: ClientKey) {
+        let client = self.clients.at(key.index());
+        let peer_id = client.peer_id;
+        for task in client.tasks_sorted() {
+            let task = self.tasks.at_mut(task.index());
+            if task.state != TaskState::Ended {
+                task.owner = Owner::Nobody(peer_id);
+            }
         }
     }
 

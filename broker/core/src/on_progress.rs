@@ -82,7 +82,7 @@ impl<B: Body> State<B> {
         let task = self.tasks.get(key)?;
         let is_open =
             dispatch.0 > 0 && (task.dispatch, task.worker) == (dispatch, worker) && task.is_open();
-        let client = task.client.filter(|client| self.clients.get(*client).is_some())?;
+        let client = task.client().filter(|client| self.clients.get(*client).is_some())?;
         is_open.then_some((key, client))
     }
 
@@ -151,7 +151,7 @@ impl<B: Body> State<B> {
     #[cold]
     pub(crate) fn end_progress(&mut self, task: TaskKey) {
         let waiting = self.progress.forget(task);
-        if let Some(client) = self.tasks.at(task.index()).client.filter(|_| waiting.is_some())
+        if let Some(client) = self.tasks.at(task.index()).client().filter(|_| waiting.is_some())
             && let Some(client) = self.clients.get_mut(client)
         {
             client.latest.remove(&task);

@@ -2,6 +2,7 @@
 
 use pinmesh_protocol::status::Status;
 
+use crate::dead::DeathCause;
 use crate::event::Body;
 use crate::outbox::Outbox;
 use crate::slab::{Key, ServiceKey, TaskKey};
@@ -26,6 +27,7 @@ impl<B: Body> State<B> {
                 Wake::Service(key) => self.on_service_timer(key, out),
                 Wake::Gate(key) => self.on_gate_timer(key, out),
                 Wake::Inherited => self.on_inherited_timer(out),
+                Wake::Dead => self.on_dead_timer(),
                 Wake::Task(key) => self.on_task_timer(key, out),
             }
         }
@@ -60,7 +62,12 @@ impl<B: Body> State<B> {
                 "no worker has served {name:?} for {} s; start one, or check the name",
                 wait.0 / 1_000_000_000
             );
-            self.finish(task, Status::NoService, None, EndBody::Text(text.into()), out);
+            let text = EndBody::Text(text.into());
+            match self.origins.contains_key(&task) {
+                // An operator who replays it too early must not lose it by that.
+                true => self.die(task, DeathCause::NoService, None, text, out),
+                false => self.finish(task, Status::NoService, None, text, out),
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use pinmesh_protocol::id::AttemptId;
 use pinmesh_protocol::status::{EndStatus, HeldState, RefusedCode};
 
 use crate::credit::Credit;
+use crate::dead::DeathCause;
 use crate::event::{Body, Conn, DoneEvent};
 use crate::group::{Group, LEVELS};
 use crate::outbox::Outbox;
@@ -253,15 +254,16 @@ impl<B: Body> State<B> {
             Some(text) => (EndStatus::FailedFinal, EndBody::Fixed(text)),
         };
         match status {
-            EndStatus::Ok | EndStatus::Cancelled => {}
+            EndStatus::Ok | EndStatus::Cancelled => {
+                self.finish(task_key, status.into(), Some(stages), body, out);
+            }
             EndStatus::Failed | EndStatus::FailedFinal => {
                 self.tasks.at_mut(task_key.index()).tries += 1;
-                if status == EndStatus::Failed && self.retry(task_key) {
-                    return;
+                if status == EndStatus::FailedFinal || !self.retry(task_key) {
+                    self.die(task_key, DeathCause::Failed, Some(stages), body, out);
                 }
             }
         }
-        self.finish(task_key, status.into(), Some(stages), body, out);
     }
 
     pub(crate) fn on_return(&mut self, conn: Conn, attempt: AttemptId, out: &mut impl Outbox<B>) {

@@ -1,8 +1,11 @@
 //! What becomes of attempts whose worker is gone: charged, given back, or lost.
 
+use alloc::borrow::Cow;
+
 use pinmesh_protocol::id::AttemptId;
 use pinmesh_protocol::status::{LossKind, Status};
 
+use crate::dead::DeathCause;
 use crate::event::Body;
 use crate::outbox::Outbox;
 use crate::slab::{Key, TaskKey, WorkerKey};
@@ -53,7 +56,7 @@ impl<B: Body> State<B> {
             if self.tasks.at(task.index()).is_at_most_once {
                 self.end_lost(task, out);
             } else if charged == Some(task) {
-                self.crashed(task, "the worker fell silent", out);
+                self.crashed(task, DeathCause::Silent, out);
             } else {
                 self.requeue(task, out);
             }
@@ -86,7 +89,7 @@ impl<B: Body> State<B> {
                     "ran longer than its max runtime of {} ms and was killed",
                     self.tasks.at(key.index()).max_runtime.0 / 1_000_000
                 );
-                self.finish(key, Status::TimedOut, None, EndBody::Text(text.into()), out);
+                self.die(key, DeathCause::MaxRuntime, None, EndBody::Text(text.into()), out);
             }
             LossKind::Cancelled => {
                 self.release(key);
@@ -94,18 +97,9 @@ impl<B: Body> State<B> {
                 self.finish(key, Status::Cancelled, None, text, out);
             }
             _ if task.is_at_most_once => self.end_lost(key, out),
-            LossKind::Exited => {
-                let text = alloc::format!("the worker exited with code {}", loss.detail);
-                self.crashed(key, &text, out);
-            }
-            LossKind::Signalled => {
-                let text = alloc::format!("the worker was killed by signal {}", loss.detail);
-                self.crashed(key, &text, out);
-            }
-            LossKind::OutOfMemory => {
-                let text = "the kernel killed the worker for want of memory";
-                self.crashed(key, text, out);
-            }
+            LossKind::Exited => self.crashed(key, DeathCause::Exited(loss.detail), out),
+            LossKind::Signalled => self.crashed(key, DeathCause::Signalled(loss.detail), out),
+            LossKind::OutOfMemory => self.crashed(key, DeathCause::OutOfMemory, out),
             LossKind::Stalled | LossKind::LeaseEnded | LossKind::Shutdown | LossKind::Unknown => {
                 self.requeue(key, out);
             }
@@ -130,7 +124,7 @@ impl<B: Body> State<B> {
 
     /// A crash is charged to the task; after `crashes_max` of them it is over, and after `tries_max`
     /// bad starts of whatever kind.
-    fn crashed(&mut self, key: TaskKey, how: &str, out: &mut impl Outbox<B>) {
+    fn crashed(&mut self, key: TaskKey, cause: DeathCause, out: &mut impl Outbox<B>) {
         let task = self.tasks.at_mut(key.index());
         if task.state == TaskState::Ended {
             return self.requeue(key, out);
@@ -140,9 +134,10 @@ impl<B: Body> State<B> {
         if task.crashes < self.config.crashes_max && task.tries < task.tries_max {
             return self.requeue(key, out);
         }
-        let text = alloc::format!("{how} while it ran this task, {} times in all", task.crashes);
+        let (how, crashes) = (how_it_died(cause), task.crashes);
+        let text = alloc::format!("{how} while it ran this task, {crashes} times in all");
         self.release(key);
-        self.finish(key, Status::Crashed, None, EndBody::Text(text.into()), out);
+        self.die(key, cause, None, EndBody::Text(text.into()), out);
     }
 
     fn end_lost(&mut self, key: TaskKey, out: &mut impl Outbox<B>) {
@@ -198,5 +193,19 @@ impl<B: Body> State<B> {
             _ => "its deadline passed while it was with a worker",
         };
         self.finish(key, Status::Expired, None, EndBody::Fixed(text), out);
+    }
+}
+
+fn how_it_died(cause: DeathCause) -> Cow<'static, str> {
+    match cause {
+        DeathCause::Exited(code) => alloc::format!("the worker exited with code {code}").into(),
+        DeathCause::Signalled(signal) => {
+            alloc::format!("the worker was killed by signal {signal}").into()
+        }
+        DeathCause::OutOfMemory => "the kernel killed the worker for want of memory".into(),
+        DeathCause::Silent => "the worker fell silent".into(),
+        DeathCause::Failed | DeathCause::MaxRuntime | DeathCause::NoService => {
+            unreachable!("{cause:?} is no crash")
+        }
     }
 }

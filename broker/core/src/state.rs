@@ -10,6 +10,7 @@ use pinmesh_protocol::status::Status;
 
 use crate::client::{Client, InLine};
 use crate::config::CoreConfig;
+use crate::dead::{Dead, Origin};
 use crate::event::{Body, Conn};
 use crate::flow::Flows;
 use crate::group::Group;
@@ -21,7 +22,7 @@ use crate::random::Random;
 use crate::service::Services;
 use crate::session::{Peer, Sessions};
 use crate::slab::{ClientKey, GroupKey, HostKey, Key, ServiceKey, Slab, TaskKey, WorkerKey};
-use crate::task::{End, EndBody, Task, TaskState};
+use crate::task::{End, EndBody, Owner, Task, TaskState};
 use crate::time::Time;
 use crate::timer::TimerWheel;
 use crate::worker::{Host, Place, Worker, WorkerState};
@@ -47,6 +48,8 @@ pub(crate) enum Wake {
     Gate(ServiceKey),
     /// Attempts of an earlier epoch may have been unclaimed for too long.
     Inherited,
+    /// Dead letters may have been kept for too long.
+    Dead,
     /// A task's deadline, or its start while it is delayed, or, while it awaits its end, the end of
     /// that wait.
     Task(TaskKey),
@@ -76,6 +79,9 @@ pub(crate) struct State<B> {
     pub(crate) places: BTreeMap<Place, WorkerKey>,
     pub(crate) inherited: Inherited<B>,
     pub(crate) progress: Progress<B>,
+    pub(crate) dead: Dead<B>,
+    /// Tasks that are replays and have not ended; beside the tasks, so that the others pay nothing.
+    pub(crate) origins: BTreeMap<TaskKey, Origin>,
     pub(crate) sessions: Sessions,
     pub(crate) timers: TimerWheel<Wake>,
     pub(crate) ledger: Ledger,
@@ -107,6 +113,8 @@ impl<B: Body> State<B> {
             places: BTreeMap::new(),
             inherited: Inherited::new(),
             progress: Progress::new(),
+            dead: Dead::new(),
+            origins: BTreeMap::new(),
             sessions: Sessions::new(),
             timers: TimerWheel::new(),
             ledger: Ledger::default(),
@@ -135,23 +143,25 @@ impl<B: Body> State<B> {
         self.bytes -= task.body.take().map_or(0, |body| body.kept_bytes());
         self.bytes += body.kept_bytes();
         task.end = Some(End { status, stages, body });
-        let (service, owner, bytes) = (task.service, task.client, task.payload_bytes);
+        let (service, owner, bytes) = (task.service, task.client(), task.payload_bytes);
         let queue = self.services.at_mut(service);
         queue.tasks -= 1;
         queue.bytes -= bytes;
         self.services.release(service);
         self.ledger.on_end(status);
+        if !self.origins.is_empty() {
+            self.origins.remove(&key);
+        }
         if let Some(stages) = &stages {
             out.stages(stages);
         }
         if !self.progress.is_silent() {
             self.end_progress(key);
         }
-        let Some(owner) = owner else { unreachable!("only an ended task is acknowledged") };
-        match self.clients.get_mut(owner) {
-            Some(client) => client.results.push(InLine::Result(key)),
-            None => return self.forget_if_over(key),
-        }
+        let Some(owner) = owner.filter(|owner| self.clients.get(*owner).is_some()) else {
+            return self.forget_if_over(key);
+        };
+        self.clients.at_mut(owner.index()).results.push(InLine::Result(key));
         self.send_results(owner, out);
     }
 
@@ -204,10 +214,10 @@ impl<B: Body> State<B> {
         }
         debug_assert_ne!(task.state, TaskState::Pending, "only an attempt goes back");
         self.ledger.requeued += 1;
-        let (task_client, is_cancelled) = (task.client, task.cancel.is_some());
         self.refund(key);
         self.stop_awaiting(key);
-        if is_cancelled || !self.is_wanted(task_client) {
+        let task = self.tasks.at(key.index());
+        if task.cancel.is_some() || !self.is_wanted(task) {
             let text = EndBody::Fixed("cancelled before it was started");
             self.finish(key, Status::Cancelled, None, text, out);
             return;
@@ -309,15 +319,29 @@ impl<B: Body> State<B> {
     #[inline]
     pub(crate) fn forget_if_over(&mut self, key: TaskKey) {
         let Some(task) = self.tasks.get(key) else { return };
-        if task.state != TaskState::Ended || task.occupies || self.is_wanted(task.client) {
+        if task.state != TaskState::Ended || task.occupies || self.is_awaited(task) {
             return;
         }
         self.bytes -= task.kept_bytes();
         self.tasks.discard(key);
     }
 
-    pub(crate) fn is_wanted(&self, client: Option<ClientKey>) -> bool {
-        client.is_some_and(|key| self.clients.get(key).is_some())
+    /// Whether another attempt of the task is worth its while.
+    pub(crate) fn is_wanted(&self, task: &Task<B>) -> bool {
+        task.runs_on || self.is_awaited(task)
+    }
+
+    /// Whether somebody is to be told how the task ends, and has not acknowledged it.
+    pub(crate) fn is_awaited(&self, task: &Task<B>) -> bool {
+        task.client().is_some_and(|key| self.clients.get(key).is_some())
+    }
+
+    /// The id of the client that asked for the task; `None`: it is forgotten.
+    pub(crate) fn client_id(&self, task: &Task<B>) -> Option<PeerId> {
+        match task.owner {
+            Owner::Client(key) => self.clients.get(key).map(|client| client.peer_id),
+            Owner::Nobody(peer_id) => Some(peer_id),
+        }
     }
 
     /// A worker leaves its group and its place; late ends may still come in its session.

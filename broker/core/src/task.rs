@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 
 use pinmesh_protocol::command::StageTimes;
-use pinmesh_protocol::id::{Dispatch, Priority, RequestId, Submission};
+use pinmesh_protocol::id::{Dispatch, PeerId, Priority, RequestId, Submission};
 use pinmesh_protocol::status::Status;
 
 use crate::event::Body;
@@ -33,6 +33,25 @@ pub(crate) enum TaskState {
     AwaitingEnd,
     /// Has its outcome. A worker may still be busy with it (`Task::occupies`).
     Ended,
+}
+
+/// Whom a task is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Owner {
+    /// It waits for the end, unless it is gone for good.
+    Client(ClientKey),
+    /// Nobody waits. Workers are still told the id of whoever asked for it.
+    Nobody(PeerId),
+}
+
+/// What is asked of a task, as it was submitted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Terms {
+    pub(crate) is_at_most_once: bool,
+    pub(crate) tries_max: u32,
+    pub(crate) backoff: Span,
+    pub(crate) backoff_max: Span,
+    pub(crate) max_runtime: Span,
 }
 
 /// How a client wants its task to be stopped.
@@ -87,8 +106,10 @@ impl<B> EndBody<B> {
 
 /// See the module.
 pub(crate) struct Task<B> {
-    /// Who waits for it; `None` once its end is acknowledged.
-    pub(crate) client: Option<ClientKey>,
+    /// Who waits for it: nobody once its end is acknowledged.
+    pub(crate) owner: Owner,
+    /// It runs even if nobody waits for it.
+    pub(crate) runs_on: bool,
     pub(crate) request_id: RequestId,
     pub(crate) submission: Submission,
     pub(crate) service: ServiceKey,
@@ -182,12 +203,32 @@ impl<B> Task<B> {
         self.priority.value() as usize - 1
     }
 
+    /// What was asked of it.
+    pub(crate) const fn terms(&self) -> Terms {
+        Terms {
+            is_at_most_once: self.is_at_most_once,
+            tries_max: self.tries_max,
+            backoff: self.backoff,
+            backoff_max: self.backoff_max,
+            max_runtime: self.max_runtime,
+        }
+    }
+
     /// Whether the end of its latest dispatch may still end it.
     pub(crate) fn is_open(&self) -> bool {
         match self.state {
             TaskState::Pending => self.dispatch.0 > 0 && !self.is_closed,
             TaskState::InFlight | TaskState::AwaitingEnd => true,
             TaskState::Delayed | TaskState::Ended => false,
+        }
+    }
+
+    /// The client that waits for it, which may be gone.
+    #[inline]
+    pub(crate) const fn client(&self) -> Option<ClientKey> {
+        match self.owner {
+            Owner::Client(key) => Some(key),
+            Owner::Nobody(_) => None,
         }
     }
 

@@ -13,6 +13,7 @@ use pinmesh_protocol::status::Status;
 
 use crate::broker::Broker;
 use crate::config::ServiceLimits;
+use crate::dead::LetterId;
 use crate::event::Body;
 use crate::service::Service;
 use crate::slab::{Key, ServiceKey, TaskKey};
@@ -58,6 +59,8 @@ pub struct TaskView {
     pub dispatch: Dispatch,
     /// Its starts that ended badly.
     pub tries: u32,
+    /// The dead letter of which it is a replay; while it has not ended.
+    pub replay_of: Option<LetterId>,
 }
 
 /// One service of a broker.
@@ -355,13 +358,14 @@ fn task_view<B: Body>(state: &State<B>, key: TaskKey, task: &Task<B>) -> TaskVie
     let holder = task.occupies.then(|| state.workers.get(task.worker)).flatten();
     TaskView {
         task: TaskId(key.bits()),
-        client_id: task.client.and_then(|key| Some(state.clients.get(key)?.peer_id)),
+        client_id: task.client().and_then(|key| Some(state.clients.get(key)?.peer_id)),
         request_id: task.request_id,
         submission: task.submission,
         standing: standing(task),
         worker: holder.map(|worker| worker.peer_id),
         dispatch: task.dispatch,
         tries: task.tries,
+        replay_of: state.origins.get(&key).map(|origin| origin.letter),
     }
 }
 

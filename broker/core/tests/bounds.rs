@@ -1,12 +1,12 @@
 //! Counts and limits on both sides of where they begin to matter.
 
 use pinmesh_core::{
-    Body, Broker, Conn, CoreConfig, Event, Outbox, ProgressHead, ResultBody, ResultHead, Side,
-    Span, SubmitEvent, TaskHead, Time,
+    Body, Broker, Conn, CoreConfig, Event, Excerpt, Outbox, ProgressHead, ResultBody, ResultHead,
+    Side, Span, SubmitEvent, TaskHead, Time,
 };
 use pinmesh_protocol::command::{Attempts, FromBroker, Held, ServiceAlias, ServiceRef, StageTimes};
 use pinmesh_protocol::id::{
-    AttemptId, Dispatch, Epoch, Priority, RequestId, Slot, Submission, TaskId,
+    AttemptId, ContentType, Dispatch, Epoch, Priority, RequestId, Slot, Submission, TaskId,
 };
 use pinmesh_protocol::status::{HeldState, RefusedCode, Role, Status};
 
@@ -171,6 +171,10 @@ struct Plain(u64);
 impl Body for Plain {
     fn payload_bytes(&self) -> u64 {
         self.0
+    }
+
+    fn excerpt(&self, _: usize) -> Excerpt {
+        Excerpt { content_type: ContentType::RAW, bytes: Box::default(), of_bytes: self.0 }
     }
 }
 

@@ -351,6 +351,29 @@ pub(super) const SETTINGS: &[Setting] = &[
         show: |c| quoted(show_bytes(c.core.service_limits.bytes_max)),
     },
     Setting {
+        section: "dead",
+        key: "letters",
+        doc: "Dead letters: tasks that ended FAILED, TIMED_OUT or CRASHED, kept for an operator to \
+              look at and run again (docs/admin.md). Past it the oldest leaves; 0 keeps none.",
+        set: |c, v| v.count_u32(0, COUNT_MAX).map(|value| c.core.dead_letters_max = value),
+        show: |c| plain(c.core.dead_letters_max),
+    },
+    Setting {
+        section: "dead",
+        key: "bytes",
+        doc: "Dead letters (1 KiB and their payload each), beside `limits.memory`; past it the \
+              oldest leave.",
+        set: |c, v| v.bytes(1_024, MEMORY_MAX).map(|value| c.core.dead_bytes_max = value),
+        show: |c| quoted(show_bytes(c.core.dead_bytes_max)),
+    },
+    Setting {
+        section: "dead",
+        key: "kept",
+        doc: "How long a dead letter is kept, as long as the broker's process lives.",
+        set: |c, v| v.span(SECOND, 366 * DAY).map(|value| c.core.dead_kept = value),
+        show: |c| quoted(show_span(c.core.dead_kept)),
+    },
+    Setting {
         section: "drain",
         key: "time",
         doc: "How long a drain waits for what is held; then the broker ends with exit code 3.",

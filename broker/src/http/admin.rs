@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Failure};
 use super::guard::{Transport, guard};
-use super::json;
+use super::{dead, json};
 use crate::admin_queue::Asker;
 
 /// Services of one answer. Each may have waiting tasks of thousands of clients, among which the
@@ -29,8 +29,8 @@ const TASKS_PAGE: u32 = 1_024;
 /// Places of the store of tasks that a purge covers in one turn of the loop: half a millisecond.
 const PURGE_PAGE: u32 = 1_024;
 
-type Parameters<T> = Result<Query<T>, QueryRejection>;
-type Named<T> = Result<Path<T>, PathRejection>;
+pub(super) type Parameters<T> = Result<Query<T>, QueryRejection>;
+pub(super) type Named<T> = Result<Path<T>, PathRejection>;
 
 pub(super) fn router(asker: Asker, transport: Transport) -> Router {
     Router::new()
@@ -48,6 +48,13 @@ pub(super) fn router(asker: Asker, transport: Transport) -> Router {
         .route("/v1/tasks", get(tasks))
         .route("/v1/tasks/{task}", get(explain))
         .route("/v1/tasks/{task}/cancel", post(cancel))
+        .route("/v1/dead", get(dead::list))
+        .route("/v1/dead/replay", post(dead::replay))
+        .route("/v1/dead/purge", post(dead::purge))
+        .route("/v1/dead/{letter}", get(dead::show))
+        .route("/v1/dead/{letter}/payload", get(dead::payload))
+        .route("/v1/dead/{letter}/replay", post(dead::replay_one))
+        .route("/v1/dead/{letter}/purge", post(dead::purge_one))
         .route("/v1/ledger", get(ledger))
         .route("/v1/drain", post(drain))
         .fallback(nothing_there)
@@ -268,13 +275,13 @@ async fn other_method(method: axum::http::Method, uri: axum::http::Uri) -> Failu
     Failure::new(StatusCode::METHOD_NOT_ALLOWED, error, remedy)
 }
 
-fn parameters_of<T>(parameters: Parameters<T>) -> Result<T, Failure> {
+pub(super) fn parameters_of<T>(parameters: Parameters<T>) -> Result<T, Failure> {
     parameters.map(|Query(parameters)| parameters).map_err(|rejection| {
         Failure::unreadable(rejection.body_text(), "docs/admin.md names the parameters of each")
     })
 }
 
-fn path_of<T>(path: Named<T>) -> Result<T, Failure> {
+pub(super) fn path_of<T>(path: Named<T>) -> Result<T, Failure> {
     path.map(|Path(path)| path).map_err(|rejection| {
         Failure::unreadable(rejection.body_text(), "docs/admin.md shows the path of each")
     })

@@ -2,8 +2,8 @@
 //! holds; lengths of time are nanoseconds; ids of processes are 32 hexadecimal digits.
 
 use pinmesh_core::{
-    AHEAD_MAX, ClientView, Counts, Explanation, HostView, Ledger, Obstacle, ServiceView, Span,
-    TaskStanding, TaskView, WorkerStanding, WorkerView,
+    AHEAD_MAX, ClientView, Counts, Explanation, HostView, Ledger, LetterView, Obstacle,
+    ServiceView, Span, TaskStanding, TaskView, WorkerStanding, WorkerView,
 };
 use serde_json::{Value, json};
 
@@ -82,6 +82,30 @@ pub(super) fn task(view: &TaskView) -> Value {
         "worker": view.worker.map(|id| id.to_string()),
         "dispatches": view.dispatch.0,
         "tries": view.tries,
+        "replay_of": view.replay_of.map(|letter| letter.0),
+    })
+}
+
+pub(super) fn letter(view: &LetterView) -> Value {
+    json!({
+        "letter": view.letter.0,
+        "service": view.service,
+        "client": view.client_id.to_string(),
+        "client_name": view.client,
+        "request": view.request_id.to_string(),
+        "priority": view.priority.value(),
+        "status": view.cause.status().to_string(),
+        "reason": view.cause.reason().name(),
+        "detail": view.cause.detail(),
+        "tries": view.tries,
+        "crashes": view.crashes,
+        "error": String::from_utf8_lossy(&view.error.bytes),
+        "error_bytes": view.error.of_bytes,
+        "content_type": view.content_type.0,
+        "bytes": view.bytes,
+        "received_ns_ago": view.received.0,
+        "died_ns_ago": view.died.0,
+        "replay_of": view.replay_of.map(|letter| letter.0),
     })
 }
 
@@ -175,17 +199,29 @@ pub(super) fn ledger(ledger: &Ledger, counts: &Counts) -> Value {
         "updates": ledger.updates,
         "stale_updates": ledger.stale_updates,
         "held_up": ledger.held_up,
-        "now": {
-            "sessions": counts.sessions,
-            "clients": counts.clients,
-            "workers": counts.workers,
-            "hosts": counts.hosts,
-            "pending": counts.pending,
-            "delayed": counts.delayed,
-            "in_flight": counts.in_flight,
-            "tasks": counts.tasks,
-            "bytes": counts.bytes,
-        },
+        "dead": ledger.dead,
+        "dead_dropped": ledger.dead_dropped,
+        "dead_purged": ledger.dead_purged,
+        "replayed": ledger.replayed,
+        "replay_busy": ledger.replay_busy,
+        "dead_held": ledger.dead_held,
+        "now": now(counts),
+    })
+}
+
+fn now(counts: &Counts) -> Value {
+    json!({
+        "sessions": counts.sessions,
+        "clients": counts.clients,
+        "workers": counts.workers,
+        "hosts": counts.hosts,
+        "pending": counts.pending,
+        "delayed": counts.delayed,
+        "in_flight": counts.in_flight,
+        "tasks": counts.tasks,
+        "bytes": counts.bytes,
+        "dead": counts.dead,
+        "dead_bytes": counts.dead_bytes,
     })
 }
 

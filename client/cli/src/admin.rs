@@ -1,5 +1,6 @@
 //! What operators see and do: through a broker's admin API (docs/admin.md).
 
+mod dead;
 mod http;
 mod show;
 
@@ -9,6 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::failure::{Failure, OK};
+pub(crate) use dead::{Dead, dead};
 use http::{Api, segment};
 
 /// How an answer is printed.

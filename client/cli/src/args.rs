@@ -25,7 +25,8 @@ Exit codes:
 const ADMIN_EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  the broker says why not: no such task, service, host or worker, or it has ended
+  1  the broker says why not: no such task, service, host, worker or dead letter, it has ended, or
+     there is no room for a replay
   2  the command line is wrong
   3  no broker's admin API could be reached
   4  the output could not be written";
@@ -126,6 +127,9 @@ pub(crate) enum Command {
     /// Operators: have a worker, a host or the broker finish what it holds and leave
     #[command(after_help = ADMIN_EXIT_CODES)]
     Drain(admin::Drain),
+    /// Operators: tasks that failed for good: list, show, run again, throw away
+    #[command(after_help = ADMIN_EXIT_CODES)]
+    Dead(admin::Dead),
     /// Make a key for a broker, a worker host or a client
     #[command(after_help = EXIT_CODES)]
     Keygen(crate::keygen::Keygen),

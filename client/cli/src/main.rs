@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Command::Resume(args) => admin::resume(args),
         Command::Purge(args) => admin::purge(args),
         Command::Drain(args) => admin::drain(args),
+        Command::Dead(args) => admin::dead(args),
         Command::Keygen(args) => keygen::run(args),
         Command::Completions(args) => completions::run(args),
         Command::External(words) => Err(external::run(words)),

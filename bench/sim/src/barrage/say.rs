@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use pinmesh_core::{
-    AdminCommand, Conn, DoneEvent, DrainTarget, Event, ProgressEvent, Purge, ServiceLimits,
-    SubmitEvent, Time,
+    AdminCommand, Conn, DeadPage, DeadReason, DoneEvent, DrainTarget, Event, LetterId,
+    ProgressEvent, Purge, ServiceLimits, SubmitEvent, Time,
 };
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::command::{
@@ -65,7 +65,8 @@ impl Barrage {
             0 => "nobody's",
             _ => SERVICES[self.random.below(4) as usize],
         };
-        match self.random.below(12) {
+        match self.random.below(16) {
+            12..=15 => self.operate_on_letters(service),
             0 | 1 => self.operator(AdminCommand::Pause(service)),
             2..=5 => self.operator(AdminCommand::Resume(service)),
             6 => {
@@ -93,6 +94,22 @@ impl Barrage {
                 self.operator(AdminCommand::Cancel { task, is_hard })
             }
         }
+    }
+
+    fn operate_on_letters(&mut self, service: &str) -> Result<(), String> {
+        let reasons = DeadReason::ALL;
+        let reason = reasons[self.random.below(reasons.len() as u64) as usize];
+        let page = DeadPage {
+            service: self.random.one_in(3).then_some(service),
+            reason: self.random.one_in(4).then_some(reason),
+            from: LetterId(self.random.below(12) * self.random.below(2)),
+            upto: self.random.one_in(4).then(|| LetterId(self.random.below(60))),
+            visits: self.random.scale(1, 20) as u32,
+        };
+        if self.random.one_in(4) {
+            return self.operator(AdminCommand::PurgeDead(page));
+        }
+        self.operator(AdminCommand::Replay(page))
     }
 
     pub(super) fn heartbeat(&mut self) -> Heartbeat {

@@ -66,6 +66,8 @@ pub(super) struct LifeSeen {
 #[derive(Clone, Debug)]
 pub struct Before {
     ledger: (u64, u64),
+    /// Dead letters that came, and that left at a bound.
+    dead: (u64, u64),
     /// Only for what time does.
     counts: Option<Counts>,
     submitted: Option<(Conn, pinmesh_protocol::id::RequestId)>,
@@ -118,6 +120,9 @@ impl Checker {
             (Count::ForeignEnd, ledger.foreign_ends),
             (Count::UpdateStale, ledger.stale_updates),
             (Count::HeldUp, ledger.held_up),
+            (Count::Dead, ledger.dead),
+            (Count::Replayed, ledger.replayed),
+            (Count::ReplayBusy, ledger.replay_busy),
             (Count::Malformed, ledger.malformed),
             (Count::NoSession, ledger.no_session),
         ] {
@@ -145,7 +150,8 @@ impl Checker {
             _ => None,
         };
         let counts = matches!(event, Event::Tick).then(|| core.counts());
-        Before { ledger: (ledger.accepted, ledger.ended()), counts, submitted }
+        let dead = (ledger.dead, ledger.dead_dropped);
+        Before { ledger: (ledger.accepted, ledger.ended()), dead, counts, submitted }
     }
 
     /// After it.
@@ -161,6 +167,11 @@ impl Checker {
         if !ledger.is_balanced() {
             self.fail(format!("epoch {epoch}: the ledger does not add up: {ledger:?}"));
         }
+        let dropped = ledger.dead_dropped - before.dead.1;
+        // Where some came in the same tick nobody can tell which bound it was.
+        let is_by_age = before.counts.is_some() && ledger.dead == before.dead.0;
+        let count = if is_by_age { Count::DeadTooOld } else { Count::DeadDisplaced };
+        world.counters.add_many(count, dropped);
         let (accepted, ended) = before.ledger;
         if ledger.accepted < accepted || ledger.ended() < ended {
             self.fail(format!("epoch {epoch}: the ledger went back: {ledger:?}"));

@@ -31,6 +31,8 @@ pub struct Asked {
     pub is_resolved: bool,
     /// Times that a handler was entered for it.
     pub starts: u32,
+    /// Times that an operator ran it again after its end.
+    pub replays: u32,
     /// Its worker was killed for its max runtime.
     pub overruns: u32,
     /// The latest submission, and where it went.
@@ -55,6 +57,7 @@ impl Default for Asked {
             is_operator_cancelled: false,
             is_resolved: false,
             starts: 0,
+            replays: 0,
             overruns: 0,
             submission: Submission(0),
             broker: 0,
@@ -106,6 +109,14 @@ impl Checker {
     pub fn on_operator_cancel(&mut self, key: Key) {
         if let Some(asked) = self.requests.get_mut(&key) {
             asked.is_operator_cancelled = true;
+        }
+    }
+
+    /// An operator runs its dead letter again.
+    pub fn on_replay(&mut self, key: Key) {
+        match self.requests.get_mut(&key) {
+            Some(asked) => asked.replays += 1,
+            None => self.fail(format!("{key} is replayed and was never asked for")),
         }
     }
 

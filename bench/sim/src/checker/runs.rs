@@ -83,7 +83,10 @@ impl Checker {
         if self.is_told {
             asked.ran_on.push(name.clone());
         }
-        if asked.is_at_most_once && asked.starts > 1 {
+        if asked.replays > 0 {
+            world.counters.add(Count::ReplayStarted);
+        }
+        if asked.is_at_most_once && asked.starts > 1 + asked.replays {
             self.fail(format!("{name} starts {key}, at most once, a second time"));
         }
     }

@@ -79,7 +79,7 @@ impl Oracle {
         TaskHead {
             task: real.task,
             dispatch,
-            client_id: task.client.unwrap_or_default(),
+            client_id: task.asked_by,
             request_id: task.request,
             submission: task.submission,
             service_alias: if is_its_alias { alias } else { first.unwrap_or(0) as u32 },
@@ -146,7 +146,8 @@ impl Oracle {
         let waiting = self
             .tasks
             .iter()
-            .filter(|(_, task)| open.contains(&task.service.as_str()) && self.waits_for_sure(task));
+            .filter(|(_, task)| open.contains(&task.service.as_str()) && self.waits_for_sure(task))
+            .filter(|(_, task)| !self.is_just_replayed(task));
         for (_, other) in waiting.filter(|(_, t)| worker.services.contains(&t.service)) {
             if self.config.is_strict && other.priority > task.priority {
                 return Some(format!("{} is more urgent", name(other)));
@@ -172,9 +173,13 @@ impl Oracle {
         if task.state != State::Pending || self.is_over(task) {
             return false;
         }
-        task.client
-            .and_then(|id| self.clients.get(&id))
-            .is_some_and(|client| client.drop_at.is_none_or(|at| at > self.now))
+        let client = task.client.and_then(|id| self.clients.get(&id));
+        client.map_or(task.runs_on, |client| client.drop_at.is_none_or(|at| at > self.now))
+    }
+
+    /// A dead letter of this very event: it may not have been there yet when an earlier one was sent.
+    fn is_just_replayed(&self, task: &Task) -> bool {
+        !self.is_tick && task.replay_of.is_some() && task.order == self.event
     }
 
     /// A worker that must be sent the task if there is no other, because nothing that may happen at

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use pinmesh_core::{Conn, ProgressHead};
+use pinmesh_core::{Conn, DeathCause, LetterId, ProgressHead};
 use pinmesh_protocol::command::StageTimes;
 use pinmesh_protocol::id::{
     AttemptId, Dispatch, Incarnation, PeerId, Priority, RequestId, Slot, Submission, TaskId,
@@ -171,6 +171,10 @@ pub(super) struct End {
 pub(super) struct Task {
     /// Who waits for it.
     pub(super) client: Option<PeerId>,
+    /// Who asked for it.
+    pub(super) asked_by: PeerId,
+    /// It runs even if nobody waits for it.
+    pub(super) runs_on: bool,
     pub(super) request: RequestId,
     pub(super) submission: Submission,
     pub(super) service: String,
@@ -195,6 +199,11 @@ pub(super) struct Task {
     pub(super) tries: u32,
     /// Of those, deaths of its worker.
     pub(super) crashes: u32,
+    /// How the last one came about.
+    pub(super) crash: Option<DeathCause>,
+    /// The dead letter of which it is a replay, and what the client of that called itself.
+    pub(super) replay_of: Option<LetterId>,
+    pub(super) replay_client: Option<Option<String>>,
     pub(super) tries_max: u32,
     pub(super) backoff: u64,
     pub(super) backoff_max: u64,
@@ -254,6 +263,11 @@ impl Worker {
 }
 
 impl Task {
+    /// Whether another attempt is worth its while.
+    pub(super) const fn is_wanted(&self) -> bool {
+        self.runs_on || self.client.is_some()
+    }
+
     /// "An attempt is open until its end is taken or the next dispatch."
     pub(super) const fn is_open(&self) -> bool {
         match self.state {

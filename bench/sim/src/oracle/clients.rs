@@ -158,7 +158,7 @@ impl Oracle {
         let is_past_window = tasks >= self.config.client_window_tasks
             || tasks > 0 && held + bytes > self.config.client_window_bytes;
         let is_past_budget = self.counts.bytes + bytes + TASK_BYTES > self.config.memory_bytes_max;
-        let is_past_service = self.is_past_service_limits(service, bytes);
+        let is_past_service = self.is_past_service_limits(service, bytes, 0);
         (self.is_draining || is_past_window || is_past_budget || is_past_service)
             .then_some(Status::Busy)
     }
@@ -186,7 +186,7 @@ impl Oracle {
     fn accept(&mut self, conn: Conn, id: PeerId, service: String, submit: &SubmitEvent<'_, Body>) {
         self.ledger.accepted += 1;
         self.ledger.held += 1;
-        let age = self.ledger.accepted;
+        let age = self.ledger.accepted + self.ledger.replayed;
         let options = submit.options.clone().unwrap_or_default();
         // A task's own word, or else its service's, or else the broker's.
         let (usual, config) = (self.limits_of(&service).task_defaults, &self.config);
@@ -199,6 +199,8 @@ impl Oracle {
         let backoff_max = one_of(options.backoff_max_ns, usual.backoff_max, config.backoff_max);
         let task = Task {
             client: Some(id),
+            asked_by: id,
+            runs_on: false,
             request: submit.request_id,
             submission: submit.submission,
             service,
@@ -216,6 +218,9 @@ impl Oracle {
             is_listed: false,
             tries: 0,
             crashes: 0,
+            crash: None,
+            replay_of: None,
+            replay_client: None,
             tries_max: tries_max.unwrap_or(config.tries_max),
             backoff,
             backoff_max,
@@ -348,7 +353,8 @@ impl Oracle {
         let ages: Vec<Age> =
             self.tasks.iter().filter(|(_, task)| is_its(task)).map(|(age, _)| *age).collect();
         for age in ages {
-            if matches!(self.tasks[&age].state, State::Pending | State::Delayed(_)) {
+            let task = &self.tasks[&age];
+            if matches!(task.state, State::Pending | State::Delayed(_)) && !task.runs_on {
                 let others = [Due::Deadline(age), Due::NoService(age)];
                 self.ambiguous += u64::from(others.iter().any(|due| self.may_happen(*due)));
                 self.end(age, Status::Cancelled);

@@ -56,6 +56,7 @@ impl Oracle {
 
     /// What must have happened by now, and what may have happened where the broker holds less.
     fn settle_time(&mut self, core: &Broker<Body>) {
+        self.settle_replays(core);
         while let Some(due) = self.next_due() {
             if self.was_looked_at_before(due, core) {
                 continue;
@@ -241,6 +242,7 @@ impl Oracle {
             worker: holder.map(|worker| worker.peer_id),
             dispatch: task.dispatch,
             tries: task.tries,
+            replay_of: task.replay_of.filter(|_| task.state != State::Ended),
         }
     }
 
@@ -268,6 +270,7 @@ impl Oracle {
     }
 
     fn other_counts(&self, real: Counts) -> Option<String> {
+        let (dead, dead_bytes) = self.dead.counts();
         let mut expected = Counts {
             sessions: self.sessions.len() as u64,
             clients: self.clients.len() as u64,
@@ -275,6 +278,8 @@ impl Oracle {
             hosts: self.hosts.len() as u64,
             tasks: self.tasks.len() as u64,
             bytes: real.bytes,
+            dead,
+            dead_bytes,
             ..Counts::default()
         };
         let (mut least, mut words) = (TASK_BYTES * expected.tasks, 0);

@@ -32,7 +32,7 @@ impl Oracle {
         let Some(task) = self.tasks.get_mut(&age) else { return };
         let is_over = task.is_at_most_once
             || task.cancelled.is_some()
-            || task.client.is_none()
+            || !task.is_wanted()
             || task.tries >= task.tries_max
             || task.deadline.is_some_and(|at| at <= self.now);
         if is_over {

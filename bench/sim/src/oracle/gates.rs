@@ -5,7 +5,7 @@
 //! nanoseconds each, fills by one nanosecond a nanosecond, and each sending takes a token out.
 
 use pinmesh_core::{
-    AdminCommand, AdminObjection, AdminReply, DrainTarget, Purge, ServiceLimits, Time,
+    AdminCommand, AdminObjection, AdminReply, Broker, DrainTarget, Purge, ServiceLimits, Time,
 };
 use pinmesh_protocol::id::{PeerId, TaskId};
 use pinmesh_protocol::status::Status;
@@ -13,7 +13,7 @@ use pinmesh_protocol::status::Status;
 use super::book::{Age, State, Task, Worker};
 use super::time::Due;
 use super::{Expected, Oracle};
-use crate::record::{Effect, Sent};
+use crate::record::{Body, Effect, Sent};
 
 /// What is known of a service that was paused, or has a rate and was sent.
 #[derive(Clone, Debug)]
@@ -120,8 +120,9 @@ impl Oracle {
         self.gates[place as usize].opens_at = None;
     }
 
-    /// Whether a task may not come in because of its service.
-    pub(super) fn is_past_service_limits(&self, service: &str, bytes: u64) -> bool {
+    /// Whether a task may not come in because of its service, of whose waiting tasks so many have been
+    /// sent after all.
+    pub(super) fn is_past_service_limits(&self, service: &str, bytes: u64, sent: u32) -> bool {
         let limits = self.limits_of(service);
         let its = self.tasks.values().filter(|task| task.service == service);
         let unended = its.filter(|task| task.state != State::Ended);
@@ -131,16 +132,22 @@ impl Oracle {
             held += task.bytes;
             count += 1;
         }
-        pending >= limits.pending_max || count > 0 && held + bytes > limits.bytes_max
+        pending - sent >= limits.pending_max || count > 0 && held + bytes > limits.bytes_max
     }
 
     /// What an operator's command does.
-    pub(super) fn administer(&mut self, command: &AdminCommand<'_>) -> Outcome {
+    pub(super) fn administer(
+        &mut self,
+        command: &AdminCommand<'_>,
+        core: &Broker<Body>,
+    ) -> Outcome {
         match command {
             AdminCommand::Pause(service) => self.pause(service, true),
             AdminCommand::Resume(service) => self.pause(service, false),
             AdminCommand::Purge(purge) => self.purge(purge),
             AdminCommand::Cancel { task, is_hard } => self.cancel_by_operator(*task, *is_hard),
+            AdminCommand::Replay(page) => self.replay(page, core),
+            AdminCommand::PurgeDead(page) => self.purge_dead(page),
             AdminCommand::Drain(target) => self.ask_to_leave(*target),
         }
     }

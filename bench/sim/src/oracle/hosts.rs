@@ -90,7 +90,7 @@ impl Oracle {
         for age in self.workers[&number].holds.clone() {
             let attempt = self.tasks[&age].attempt;
             if lost.running == Some(attempt) {
-                self.lose_running(age, lost.cause);
+                self.lose_running(age, (lost.cause, lost.detail));
             } else if lost.started.contains(&attempt) {
                 self.lose_started(age);
             } else {

@@ -1,5 +1,6 @@
 //! How a task ends, goes back to waiting, leaves its worker, and is forgotten.
 
+use pinmesh_core::DeathCause;
 use pinmesh_protocol::command::StageTimes;
 use pinmesh_protocol::id::AttemptId;
 use pinmesh_protocol::status::{LossKind, Status};
@@ -32,9 +33,11 @@ impl Oracle {
         if task.state == State::Ended {
             return self.fail(format!("the reference ends task {age} twice"));
         }
+        let (stages, said) = end;
+        self.write_letter(age, status, said.as_ref());
+        let Some(task) = self.tasks.get_mut(&age) else { return };
         task.state = State::Ended;
         task.latest = None;
-        let (stages, said) = end;
         task.end = Some(End { status, stages, said });
         if let Some(stages) = stages {
             self.expect(Expected::Stages(stages));
@@ -119,7 +122,7 @@ impl Oracle {
         self.ledger.requeued += 1;
         self.ambiguous_back +=
             u64::from(self.is_tick && task.deadline.is_some_and(|at| at <= self.now));
-        if task.cancelled.is_some() || task.client.is_none() {
+        if task.cancelled.is_some() || !task.is_wanted() {
             return self.end(age, Status::Cancelled);
         }
         task.state = State::Pending;
@@ -131,13 +134,14 @@ impl Oracle {
 
     /// Its worker died under it: charged, and over after `crashes_max` of them, or after `tries_max`
     /// bad starts of whatever kind.
-    pub(super) fn crash(&mut self, age: Age) {
+    pub(super) fn crash(&mut self, age: Age, cause: DeathCause) {
         let Some(task) = self.tasks.get_mut(&age) else { return };
         if task.state == State::Ended {
             return self.requeue(age);
         }
         task.tries += 1;
         task.crashes += 1;
+        task.crash = Some(cause);
         if task.crashes < self.config.crashes_max && task.tries < task.tries_max {
             return self.requeue(age);
         }
@@ -156,7 +160,7 @@ impl Oracle {
     }
 
     /// It was in the handler when its supervisor saw its worker die.
-    pub(super) fn lose_running(&mut self, age: Age, cause: LossKind) {
+    pub(super) fn lose_running(&mut self, age: Age, (cause, detail): (LossKind, i32)) {
         let Some(task) = self.tasks.get_mut(&age) else { return };
         if task.state == State::Ended {
             return self.requeue(age);
@@ -172,7 +176,9 @@ impl Oracle {
                 self.end(age, Status::Cancelled);
             }
             _ if task.is_at_most_once => self.lose(age),
-            LossKind::Exited | LossKind::Signalled | LossKind::OutOfMemory => self.crash(age),
+            LossKind::Exited => self.crash(age, DeathCause::Exited(detail)),
+            LossKind::Signalled => self.crash(age, DeathCause::Signalled(detail)),
+            LossKind::OutOfMemory => self.crash(age, DeathCause::OutOfMemory),
             LossKind::Stalled | LossKind::LeaseEnded | LossKind::Shutdown | LossKind::Unknown => {
                 self.requeue(age);
             }
@@ -199,7 +205,7 @@ impl Oracle {
             if self.tasks[&age].is_at_most_once {
                 self.lose(age);
             } else if charged == Some(age) {
-                self.crash(age);
+                self.crash(age, DeathCause::Silent);
             } else {
                 self.requeue(age);
             }

@@ -39,6 +39,8 @@ pub(super) enum Due {
     Open(u32),
     /// Nobody has asked for an attempt of an earlier life.
     Forsaken(AttemptId),
+    /// The oldest dead letter is too old.
+    OldLetter,
 }
 
 /// When a timer that is set for `at` goes off.
@@ -142,6 +144,7 @@ impl Oracle {
             },
             Due::Unpark(number) => self.workers.get(&number)?.parked_until,
             Due::Open(place) => self.gates.get(place as usize)?.opens_at,
+            Due::OldLetter => self.oldest_letter_until(),
             Due::Forsaken(attempt) => match self.inherited.get(&attempt)?.standing {
                 Standing::Unclaimed { until, .. } => Some(until),
                 _ => None,
@@ -179,6 +182,7 @@ impl Oracle {
         let gates = (0..self.gates.len() as u32).map(Due::Open);
         let peers =
             sessions.chain(clients).chain(workers).chain(hosts).chain(inherited).chain(gates);
+        let peers = peers.chain([Due::OldLetter]);
         let of_peers = peers.filter_map(|due| Some((self.latest(due)?, due)));
         of_peers.chain(self.next_of_tasks()).min_by_key(|(at, _)| *at)
     }
@@ -261,6 +265,7 @@ impl Oracle {
             Due::NoEnd(age) => self.lose(age),
             Due::Forsaken(attempt) => self.forsake(attempt),
             Due::Open(place) => self.open_gate(place),
+            Due::OldLetter => self.drop_oldest_letter(),
             Due::Unpark(number) => {
                 if let Some(worker) = self.workers.get_mut(&number) {
                     worker.parked_until = None;

@@ -5,7 +5,7 @@ mod effects;
 
 use pinmesh_core::{
     AdminCommand, AdminObjection, AdminReply, Body, Broker, Conn, CoreConfig, DoneEvent, Event,
-    Side, Span, SubmitEvent, Time,
+    Excerpt, Side, Span, SubmitEvent, Time,
 };
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::command::{
@@ -13,7 +13,7 @@ use pinmesh_protocol::command::{
     Window,
 };
 use pinmesh_protocol::id::{
-    AttemptId, Epoch, Incarnation, PeerId, Priority, RequestId, Slot, Submission,
+    AttemptId, ContentType, Epoch, Incarnation, PeerId, Priority, RequestId, Slot, Submission,
 };
 use pinmesh_protocol::status::{EndStatus, HeldState, LossKind, Role};
 
@@ -48,6 +48,16 @@ impl Body for TestBody {
 
     fn kept_bytes(&self) -> u64 {
         self.bytes + Self::BESIDE_BYTES
+    }
+
+    /// Its tag, over and over.
+    fn excerpt(&self, bytes_max: usize) -> Excerpt {
+        let bytes = (self.tag as u8..=self.tag as u8).cycle();
+        Excerpt {
+            content_type: ContentType::RAW,
+            bytes: bytes.take(bytes_max.min(self.bytes as usize)).collect(),
+            of_bytes: self.bytes,
+        }
     }
 }
 

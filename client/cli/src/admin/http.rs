@@ -59,23 +59,35 @@ impl Api {
         self.request(Method::POST, path)
     }
 
+    /// What is there, byte for byte.
+    pub(super) fn get_bytes(&self, path: &str) -> Result<Vec<u8>, Failure> {
+        match self.ask(Method::GET, path)? {
+            (status, bytes) if status.is_success() => Ok(bytes.into()),
+            (_, bytes) => Err(Self::refusal(&self.read(&bytes)?)),
+        }
+    }
+
     fn request(&self, method: Method, path: &str) -> Result<Value, Failure> {
+        let (status, bytes) = self.ask(method, path)?;
+        let value = self.read(&bytes)?;
+        if status.is_success() { Ok(value) } else { Err(Self::refusal(&value)) }
+    }
+
+    fn ask(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), Failure> {
         let answer = self.runtime.block_on(async {
             tokio::time::timeout(ANSWER_MAX, self.exchange(method, path)).await
         });
-        let (status, bytes) = match answer {
-            Ok(answer) => answer.map_err(|error| self.unreachable(&error))?,
-            Err(_) => return Err(self.unreachable(&io::ErrorKind::TimedOut.into())),
-        };
-        let value: Value = serde_json::from_slice(&bytes).map_err(|_| Failure {
+        match answer {
+            Ok(answer) => answer.map_err(|error| self.unreachable(&error)),
+            Err(_) => Err(self.unreachable(&io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    fn read(&self, bytes: &[u8]) -> Result<Value, Failure> {
+        serde_json::from_slice(bytes).map_err(|_| Failure {
             message: format!("{} speaks no admin API of pinmesh: {}", self.name(), self.remedy()),
             code: UNREACHABLE,
-        })?;
-        if status.is_success() {
-            return Ok(value);
-        }
-        let word = |key: &str| value[key].as_str().unwrap_or("?").to_owned();
-        Err(Failure::task(format!("{}: {}", word("error"), word("remedy"))))
+        })
     }
 
     async fn exchange(&self, method: Method, path: &str) -> io::Result<(StatusCode, Bytes)> {
@@ -97,6 +109,11 @@ impl Api {
             }
             Target::Unix(path) => send(tokio::net::UnixStream::connect(path).await?, request).await,
         }
+    }
+
+    fn refusal(value: &Value) -> Failure {
+        let word = |key: &str| value[key].as_str().unwrap_or("?").to_owned();
+        Failure::task(format!("{}: {}", word("error"), word("remedy")))
     }
 
     fn name(&self) -> String {

@@ -88,6 +88,61 @@ pub(super) fn tasks(tasks: &[Value]) -> String {
     table(["TASK", "STATE", "TRIES", "CLIENT", "REQUEST", "WORKER"], rows)
 }
 
+pub(super) fn letters(letters: &[Value]) -> String {
+    let rows = letters.iter().map(|letter| {
+        [
+            text(&letter["letter"]),
+            number(&letter["died_ns_ago"]).map_or("?".to_owned(), duration),
+            text(&letter["service"]),
+            text(&letter["status"]),
+            death(letter),
+            text(&letter["tries"]),
+            text(&letter["client_name"]),
+            text(&letter["bytes"]),
+        ]
+    });
+    table(["LETTER", "DIED AGO", "SERVICE", "STATUS", "REASON", "TRIES", "CLIENT", "BYTES"], rows)
+}
+
+pub(super) fn letter(letter: &Value) -> String {
+    let ago = |key: &str| number(&letter[key]).map_or("?".to_owned(), duration);
+    let mut lines = format!(
+        "dead letter {} of service {}, priority {}: {} ({}), died {} ago\n",
+        text(&letter["letter"]),
+        text(&letter["service"]),
+        text(&letter["priority"]),
+        text(&letter["status"]),
+        death(letter),
+        ago("died_ns_ago"),
+    );
+    let mut line = |text: String| lines.push_str(&format!("  {text}\n"));
+    line(format!(
+        "request {} of client {} ({}), came in {} ago",
+        text(&letter["request"]),
+        text(&letter["client_name"]),
+        text(&letter["client"]),
+        ago("received_ns_ago"),
+    ));
+    line(format!(
+        "{} starts ended badly, {} of them by its worker's death",
+        text(&letter["tries"]),
+        text(&letter["crashes"])
+    ));
+    if let Some(first) = number(&letter["replay_of"]) {
+        line(format!("a replay of dead letter {first}"));
+    }
+    line(format!("last error: {}", text(&letter["error"]).trim_end()));
+    lines
+}
+
+/// The reason of a death, with its exit code or signal.
+fn death(letter: &Value) -> String {
+    match letter["detail"].as_i64() {
+        Some(detail) => format!("{} {detail}", text(&letter["reason"])),
+        None => text(&letter["reason"]),
+    }
+}
+
 pub(super) fn ledger(ledger: &Value) -> String {
     let mut lines = String::new();
     for (name, value) in ledger.as_object().into_iter().flatten() {
@@ -119,6 +174,9 @@ pub(super) fn explanation(task: &Value) -> String {
     }
     for obstacle in task["waits_for"].as_array().into_iter().flatten() {
         line(obstacle_words(obstacle, &text(&task["service"])));
+    }
+    if let Some(letter) = number(&task["replay_of"]) {
+        line(format!("a replay of dead letter {letter}"));
     }
     if let Some(worker) = task["worker"].as_str() {
         let sent = number(&task["sent_ns_ago"]).map_or("?".to_owned(), duration);
@@ -225,6 +283,25 @@ mod tests {
         let shown =
             table(["A", "BB"], [["x".into(), "1".into()], ["long".into(), "2".into()]].into_iter());
         assert_eq!(shown, "A     BB\nx     1\nlong  2\n");
+    }
+
+    #[test]
+    fn a_dead_letter_says_what_killed_it() {
+        let shown = json!({
+            "letter": 7, "service": "work", "priority": 5, "status": "CRASHED",
+            "reason": "signalled", "detail": 6, "died_ns_ago": 2_000_000_000_u64,
+            "received_ns_ago": 3_000_000_000_u64, "request": "4", "client": "00ff",
+            "client_name": "ann@farm", "tries": 3, "crashes": 3, "replay_of": 2,
+            "error": "the worker was killed by signal 6", "bytes": 10,
+        });
+        let words = letter(&shown);
+        let first =
+            "dead letter 7 of service work, priority 5: CRASHED (signalled 6), died 2.0 s ago";
+        assert!(words.starts_with(first), "{words}");
+        assert!(words.contains("a replay of dead letter 2"), "{words}");
+        assert!(words.contains("last error: the worker was killed by signal 6\n"), "{words}");
+        let row = letters(&[shown]);
+        assert!(row.ends_with("work     CRASHED  signalled 6  3      ann@farm  10\n"), "{row}");
     }
 
     #[test]
