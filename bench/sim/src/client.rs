@@ -6,6 +6,7 @@ use pinmesh_protocol::batch::BatchReader;
 use pinmesh_protocol::codec::{write_submit, write_to_broker};
 use pinmesh_protocol::command::{Accepted, ClientProgress, Payload, Submit, ToBroker};
 use pinmesh_protocol::id::{ContentType, Priority, RequestId};
+use pinmesh_protocol::rendezvous;
 use pinmesh_session::Time;
 use pinmesh_session::client::{
     Cancel, Client, ClientConfig, ClientEvent, ClientOutbox, LinkId, LinkNews, NewRequest, Outcome,
@@ -16,7 +17,7 @@ use crate::checker::{Asked, Checker};
 use crate::clock::Wake;
 use crate::net::{Machine, Owner, SocketId};
 use crate::story;
-use crate::task::{Key, Plan, peer_id};
+use crate::task::{IdempotencyKey, Key, Plan, peer_id};
 use crate::world::{Alarm, World};
 
 /// What a caller wants done.
@@ -36,6 +37,10 @@ pub struct Ask {
     pub options: Option<Arc<[u8]>>,
     /// What they say.
     pub is_at_most_once: bool,
+    /// The same: its task goes on without its client.
+    pub runs_on: bool,
+    /// Its idempotency key.
+    pub key: Option<IdempotencyKey>,
     /// They cannot be read.
     pub has_bad_options: bool,
     /// BUSY is an end.
@@ -320,6 +325,8 @@ impl ClientSim {
             Asked {
                 act: ask.plan.act,
                 is_at_most_once: ask.is_at_most_once,
+                runs_on: ask.runs_on,
+                key: ask.key,
                 has_deadline: ask.deadline_ns.is_some(),
                 has_bad_options: ask.has_bad_options,
                 shows_busy: ask.shows_busy,
@@ -338,7 +345,7 @@ impl ClientSim {
             options: ask.options.clone(),
             is_at_most_once: ask.is_at_most_once,
             shows_busy: ask.shows_busy,
-            key: None,
+            key: ask.key.map(|key| rendezvous::hash(&key.to_bytes())),
         };
         self.handle(world, checker, ClientEvent::Submit(new));
         self.settle(world, checker);

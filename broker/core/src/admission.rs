@@ -1,10 +1,11 @@
 //! May this task come in? Windows and budgets; past them BUSY, never a silent drop.
 
-use pinmesh_protocol::id::RequestId;
+use pinmesh_protocol::id::{RequestId, Submission};
 use pinmesh_protocol::status::Status;
 
 use crate::client::Client;
 use crate::event::{Body, SubmitEvent};
+use crate::follow::KeyOf;
 use crate::outbox::{Outbox, ResultBody, ResultHead};
 use crate::slab::{ClientKey, Key, ServiceKey};
 use crate::state::State;
@@ -20,16 +21,27 @@ impl<B: Body> State<B> {
         client: &Client,
         service: ServiceKey,
         submit: &SubmitEvent<'_, B>,
+        key: KeyOf,
     ) -> Option<Rejection> {
-        let (bytes, kept) = (submit.body.payload_bytes(), submit.body.kept_bytes());
-        if let Err(text) = submit.options {
-            return Some((Status::Refused, text));
-        }
+        let joins = matches!(key, KeyOf::Known(_));
+        // The body of a request that joins a task is dropped.
+        let bytes = submit.body.payload_bytes();
+        let kept = if joins { 0 } else { submit.body.kept_bytes() };
+        let options = match &submit.options {
+            Ok(options) => options,
+            Err(text) => return Some((Status::Refused, text)),
+        };
         if bytes > self.config.payload_bytes_max {
             let text = "payload longer than payload_bytes_max of WELCOME";
             return Some((Status::Refused, text));
         }
-        if self.is_draining {
+        if let Some(text) = self.refusal_of_key(service, options, key) {
+            return Some((Status::Refused, text));
+        }
+        if let Some(text) = self.busy_with_key(key) {
+            return Some((Status::Busy, text));
+        }
+        if self.is_draining && !joins {
             return Some((Status::Busy, "the broker is draining; submit to another one"));
         }
         if client.tasks >= self.config.client_window_tasks {
@@ -40,6 +52,9 @@ impl<B: Body> State<B> {
         }
         if self.bytes + kept + TASK_OVERHEAD_BYTES > self.config.memory_bytes_max {
             return Some((Status::Busy, "memory budget of the broker exceeded"));
+        }
+        if joins {
+            return None;
         }
         let queue = self.services.at(service);
         if queue.waiting.len() >= queue.limits.pending_max {
@@ -76,12 +91,24 @@ impl<B: Body> State<B> {
     ) {
         let is_busy = status == Status::Busy;
         *(if is_busy { &mut self.ledger.busy } else { &mut self.ledger.refused }) += 1;
+        self.answer(key, (submit.request_id, submit.submission), (status, text), out);
+    }
+
+    /// Answers a request that nothing becomes of.
+    pub(crate) fn answer(
+        &mut self,
+        key: ClientKey,
+        (request_id, submission): (RequestId, Submission),
+        (status, text): Rejection,
+        out: &mut impl Outbox<B>,
+    ) {
+        let is_busy = status == Status::Busy;
         let client = self.clients.at_mut(key.index());
         client.results.push_sent();
         let Some(conn) = client.conn else { return };
         let head = ResultHead {
-            request_id: submit.request_id,
-            submission: submit.submission,
+            request_id,
+            submission,
             status,
             tries: 0,
             stages: None,

@@ -1,14 +1,14 @@
 //! What clients do: SUBMIT, CANCEL, FETCH, and the acknowledgement of results.
 
-use pinmesh_protocol::command::{
-    Accepted, CancelAttempt, CancelRequest, Fetched, FromBroker, ServiceRef,
-};
-use pinmesh_protocol::id::{Dispatch, TaskId};
+use pinmesh_protocol::command::{Accepted, CancelAttempt, CancelRequest, FromBroker, ServiceRef};
+use pinmesh_protocol::id::{Dispatch, Submission, TaskId};
 use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
-use pinmesh_protocol::status::{FetchState, RefusedCode, Status};
+use pinmesh_protocol::status::{RefusedCode, Status};
 
 use crate::client::InLine;
 use crate::event::{Body, Conn, SubmitEvent};
+use crate::flow::Account;
+use crate::follow::KeyOf;
 use crate::list::Links;
 use crate::outbox::Outbox;
 use crate::session::Peer;
@@ -17,6 +17,19 @@ use crate::state::{State, Wake};
 use crate::task::{Cancel, EndBody, NO_FLOW, Owner, TASK_OVERHEAD_BYTES, Task, TaskState};
 use crate::time::Span;
 use crate::waiting::Charge;
+
+/// What becomes of a request that is held when it is handed in again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Renewal {
+    /// A higher submission of it is held.
+    Stale,
+    /// As it is held.
+    Same,
+    /// It has this submission from now on.
+    Higher,
+    /// Its end counted for the earlier submission only: it is a new request.
+    Void,
+}
 
 impl<B: Body> State<B> {
     #[inline]
@@ -48,9 +61,11 @@ impl<B: Body> State<B> {
             let reason = "too many unacknowledged results; send ACK";
             return self.refuse_session(conn, RefusedCode::Window, reason, out);
         }
-        match self.objection_to(client, service, &submit) {
+        let of = self.key_of(&submit);
+        match self.objection_to(client, service, &submit, of) {
             Some(rejection) => self.reject(key, &submit, rejection, out),
-            None => self.accept(conn, key, service, submit, out),
+            None if of == KeyOf::None => self.accept(conn, key, service, submit, out),
+            None => self.accept_with_key((conn, key), service, submit, of, out),
         }
     }
 
@@ -63,28 +78,47 @@ impl<B: Body> State<B> {
         submit: &SubmitEvent<'_, B>,
         out: &mut impl Outbox<B>,
     ) -> bool {
-        let task = self.tasks.at_mut(task_key.index());
-        if submit.submission < task.submission {
-            self.ledger.stale += 1;
-            return true;
-        }
-        if submit.submission == task.submission {
-            self.ledger.ignored += 1;
-        } else {
-            let is_void = task.end.as_ref().is_some_and(|end| {
-                matches!(end.status, Status::Cancelled | Status::NoService | Status::Lost)
-            });
-            if is_void {
-                self.unmap(client, submit.request_id);
-                return false;
+        match self.renew(client, task_key, submit.submission) {
+            Renewal::Stale => {
+                self.ledger.stale += 1;
+                return true;
             }
-            task.submission = submit.submission;
-            self.ledger.joined += 1;
+            Renewal::Void => return false,
+            Renewal::Same => self.ledger.ignored += 1,
+            Renewal::Higher => self.ledger.joined += 1,
         }
-        if submit.options.as_ref().is_ok_and(|options| options.accepted) {
-            accepted(conn, submit.request_id, task_key, out);
+        if submit.options.as_ref().is_ok_and(|options| options.accepted || options.detached)
+            && let Some(task) = self.followed(task_key)
+        {
+            accepted(conn, submit.request_id, task, out);
         }
         true
+    }
+
+    /// A request that is held is handed in again.
+    pub(crate) fn renew(
+        &mut self,
+        client: ClientKey,
+        key: TaskKey,
+        submission: Submission,
+    ) -> Renewal {
+        let task = self.tasks.at_mut(key.index());
+        if submission < task.submission {
+            return Renewal::Stale;
+        }
+        if submission == task.submission {
+            return Renewal::Same;
+        }
+        let is_void = task.end.as_ref().is_some_and(|end| {
+            matches!(end.status, Status::Cancelled | Status::NoService | Status::Lost)
+        });
+        if is_void {
+            let id = task.request_id;
+            self.unmap(client, id);
+            return Renewal::Void;
+        }
+        task.submission = submission;
+        Renewal::Higher
     }
 
     #[inline]
@@ -118,6 +152,36 @@ impl<B: Body> State<B> {
         submit: SubmitEvent<'_, B>,
         out: &mut impl Outbox<B>,
     ) {
+        let is_told = submit.options.as_ref().is_ok_and(|options| options.accepted);
+        let (request_id, bytes) = (submit.request_id, submit.body.payload_bytes());
+        let account = self.clients.at(key.index()).account;
+        let task = self.insert_task(Owner::Client(key), account, service, submit);
+        let client = self.clients.at_mut(key.index());
+        client.tasks += 1;
+        client.bytes += bytes;
+        client.insert_request(request_id, task);
+        if is_told {
+            accepted(conn, request_id, task, out);
+        }
+        self.start(task, out);
+    }
+
+    /// A task that has just come in takes over what a worker brought along for it, or goes its way.
+    #[inline]
+    pub(crate) fn start(&mut self, task: TaskKey, out: &mut impl Outbox<B>) {
+        if self.inherited.is_empty() || !self.claim_inherited(task, out) {
+            self.enqueue(task, out);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn insert_task(
+        &mut self,
+        owner: Owner,
+        account: Account,
+        service: ServiceKey,
+        submit: SubmitEvent<'_, B>,
+    ) -> TaskKey {
         self.ledger.accepted += 1;
         self.ledger.held += 1;
         let options = submit.options.unwrap_or_default();
@@ -125,12 +189,13 @@ impl<B: Body> State<B> {
         let deadline = submit.deadline_ns.map(|left| self.now.after(Span(left)));
         self.arrivals += 1;
         let task = self.tasks.insert(Task {
-            owner: Owner::Client(key),
-            runs_on: false,
+            owner,
+            runs_on: options.run_on,
+            is_follower: false,
             request_id: submit.request_id,
             submission: submit.submission,
             service,
-            account: self.clients.at(key.index()).account,
+            account,
             flow: NO_FLOW,
             place: 0,
             work: 0,
@@ -169,19 +234,10 @@ impl<B: Body> State<B> {
             self.tasks.at_mut(task.index()).timer = Some(timer);
         }
         self.bytes += kept + TASK_OVERHEAD_BYTES;
-        let client = self.clients.at_mut(key.index());
-        client.tasks += 1;
-        client.bytes += bytes;
-        client.insert_request(submit.request_id, task);
-        if options.accepted {
-            accepted(conn, submit.request_id, task, out);
-        }
         let queue = self.services.at_mut(service);
         queue.tasks += 1;
         queue.bytes += bytes;
-        if self.inherited.is_empty() || !self.claim_inherited(task, out) {
-            self.enqueue(task, out);
-        }
+        task
     }
 
     #[inline]
@@ -191,6 +247,7 @@ impl<B: Body> State<B> {
         count: u64,
         out: &mut impl Outbox<B>,
     ) {
+        let mut shared = alloc::vec::Vec::new();
         let Some(client) = self.clients.get_mut(key) else { return };
         while let Some(taken) = client.results.next_acknowledged(count) {
             let task_key = match taken {
@@ -204,9 +261,11 @@ impl<B: Body> State<B> {
                     continue;
                 }
             };
+            let lead = self.tasks.get(task_key).and_then(Task::shares);
+            let shared_bytes = lead.map_or(0, |lead| self.tasks.at(lead.index()).end_bytes());
             let Some(task) = self.tasks.get_mut(task_key) else { continue };
             task.owner = Owner::Nobody(client.peer_id);
-            client.results.remove_ahead(task.end_bytes());
+            client.results.remove_ahead(task.end_bytes() + shared_bytes);
             client.tasks -= 1;
             client.bytes -= task.payload_bytes;
             client.remove_request(task.request_id, task_key);
@@ -214,6 +273,10 @@ impl<B: Body> State<B> {
                 self.bytes -= task.kept_bytes();
                 self.tasks.discard(task_key);
             }
+            shared.extend(lead);
+        }
+        for lead in shared {
+            self.release_shared(lead);
         }
         self.send_results(key, out);
         if !self.progress.holds_nobody() {
@@ -239,6 +302,9 @@ impl<B: Body> State<B> {
                 self.finish(key, Status::Cancelled, None, text, out);
             }
             TaskState::InFlight => self.stop_running(key, cancel.is_hard, out),
+            TaskState::Following(lead) => {
+                self.stop_following(key, lead, Some(cancel.is_hard), out);
+            }
             TaskState::AwaitingEnd | TaskState::Ended => {}
         }
     }
@@ -275,17 +341,14 @@ impl<B: Body> State<B> {
         }
     }
 
-    pub(crate) fn on_fetch(&mut self, conn: Conn, key: &[u8], out: &mut impl Outbox<B>) {
-        if self.client_of(conn, "FETCH", out).is_some() {
-            // No task is detached yet, so there is no such key.
-            out.send(conn, FromBroker::Fetched(Fetched { key, state: FetchState::Unknown }));
-        }
-    }
-
     /// A client is gone for good: what waits is cancelled, what runs runs out, results are dropped.
     pub(crate) fn drop_client(&mut self, key: ClientKey, out: &mut impl Outbox<B>) {
         for task_key in self.clients.at(key.index()).tasks_sorted() {
             let task = self.tasks.at(task_key.index());
+            if let TaskState::Following(lead) = task.state {
+                self.stop_following(task_key, lead, None, out);
+                continue;
+            }
             let has_not_started = matches!(task.state, TaskState::Pending | TaskState::Delayed);
             if has_not_started && !task.runs_on {
                 let text = EndBody::Fixed("its client has been away for too long");
@@ -328,7 +391,7 @@ impl<B: Body> State<B> {
     }
 
     #[inline]
-    fn client_of(
+    pub(crate) fn client_of(
         &mut self,
         conn: Conn,
         command: &str,
@@ -345,7 +408,7 @@ impl<B: Body> State<B> {
     }
 }
 
-fn accepted<B>(
+pub(crate) fn accepted<B>(
     conn: Conn,
     request_id: pinmesh_protocol::id::RequestId,
     task: TaskKey,

@@ -186,7 +186,8 @@ impl<B: Body> State<B> {
                 self.ask_to_stop(key, false, out);
                 self.expire(key, out);
             }
-            TaskState::Ended => {}
+            TaskState::Following(_) => {}
+            TaskState::Ended => self.forget_key(key),
         }
     }
 

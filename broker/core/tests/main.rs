@@ -12,6 +12,7 @@ mod gates;
 mod hostile;
 mod hosts;
 mod inherited;
+mod keys;
 mod losses;
 mod operator;
 mod overload;

@@ -222,7 +222,9 @@ impl Oracle {
             let is_its = task.client == Some(id) && task.request == head.request_id;
             is_its && task.state != State::Ended
         });
-        if let Some(age) = its.next().map(|(age, _)| *age) {
+        // What ends a request with a key is the end of the task of its key.
+        let age = its.next().map(|(age, task)| task.follows.map_or(*age, |follows| follows.lead));
+        if let Some(age) = age {
             if is_back {
                 self.bring_back(Some(age));
             }
