@@ -9,8 +9,8 @@ use pinmesh_protocol::id::{ContentType, Priority, RequestId};
 use pinmesh_protocol::rendezvous;
 use pinmesh_session::Time;
 use pinmesh_session::client::{
-    Cancel, Client, ClientConfig, ClientEvent, ClientOutbox, LinkId, LinkNews, NewRequest, Outcome,
-    Pong, ServiceId, SubmitHeader,
+    Cancel, Client, ClientConfig, ClientEvent, ClientOutbox, FetchOf, LinkId, LinkNews, NewRequest,
+    Outcome, Pong, ServiceId, SubmitHeader,
 };
 
 use crate::checker::{Asked, Checker};
@@ -120,6 +120,10 @@ impl ClientOutbox<Box<[u8]>> for Io<'_> {
     }
 
     fn send(&mut self, link: LinkId, command: &ToBroker<'_>) {
+        if let ToBroker::Fetch(fetch) = command {
+            let key = self.key(fetch.request_id);
+            self.checker.on_submit(self.world, key, usize::from(link.0), fetch.submission);
+        }
         write_to_broker(&mut self.links[usize::from(link.0)].batch, command);
     }
 
@@ -346,10 +350,43 @@ impl ClientSim {
             is_at_most_once: ask.is_at_most_once,
             shows_busy: ask.shows_busy,
             key: ask.key.map(|key| rendezvous::hash(&key.to_bytes())),
+            keeps_to_key: ask.key.is_some(),
+            fetch: None,
         };
         self.handle(world, checker, ClientEvent::Submit(new));
         self.settle(world, checker);
         request
+    }
+
+    /// The outcome of a key is asked for.
+    pub fn fetch(
+        &mut self,
+        world: &mut World,
+        checker: &mut Checker,
+        idempotency_key: IdempotencyKey,
+        waits: bool,
+    ) {
+        let key = Key { client: self.number, request: self.machine.next_request_id() };
+        let asked = Asked { is_fetch: true, key: Some(idempotency_key), ..Asked::default() };
+        checker.on_asked(world, key, asked);
+        self.open.push(key.request);
+        let bytes = idempotency_key.to_bytes();
+        let new = NewRequest {
+            body: Box::default(),
+            bytes: 0,
+            service: ServiceId(0),
+            priority: Priority::default(),
+            deadline: Time::NEVER,
+            content_type: ContentType::RAW,
+            options: None,
+            is_at_most_once: false,
+            shows_busy: false,
+            key: Some(rendezvous::hash(&bytes)),
+            keeps_to_key: false,
+            fetch: Some(FetchOf { key: bytes.into(), waits }),
+        };
+        self.handle(world, checker, ClientEvent::Submit(new));
+        self.settle(world, checker);
     }
 
     /// A request is no longer wanted.

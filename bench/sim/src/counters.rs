@@ -136,6 +136,12 @@ counts! {
     KeyJoined Branch "joined the task of a key",
     /// A request was told what the task of its key had ended with.
     KeyTold Branch "outcome kept under a key",
+    /// A FETCH was answered PENDING.
+    FetchNotEnded Branch "FETCH, not ended",
+    /// No broker knew a key that was fetched.
+    FetchUnknown Branch "FETCH, unknown key",
+    /// A FETCH was answered with an outcome.
+    Fetched Branch "FETCH, outcome",
     /// A request ended with the run of another one.
     KeyShared Branch "outcome shared by key",
     /// BUSY: no room for another key.

@@ -186,6 +186,13 @@ impl Shape {
         }
     }
 
+    /// One of a few. Some are every service's, so that they are refused.
+    pub fn idempotency_key(&self, random: &mut Random) -> IdempotencyKey {
+        let service = random.below(SERVICES.len() as u64) as u32;
+        let service = (!random.one_in(30)).then_some(service);
+        IdempotencyKey { service, number: random.below(4) as u8 }
+    }
+
     /// A request.
     pub fn ask(&self, random: &mut Random) -> Ask {
         let misbehaves = random.below(1000) < self.misbehave;
@@ -201,12 +208,9 @@ impl Shape {
             _ => Act::Ok,
         };
         let is_at_most_once = random.one_in(8);
-        let service = random.below(SERVICES.len() as u64) as u32;
-        let key = random.one_in(5).then(|| IdempotencyKey {
-            // One of them is every service's, so that some are refused.
-            service: if random.one_in(30) { None } else { Some(service) },
-            number: random.below(4) as u8,
-        });
+        let key = self.idempotency_key(random);
+        let service = key.service.unwrap_or_else(|| random.below(SERVICES.len() as u64) as u32);
+        let key = random.one_in(5).then_some(key);
         let retention_ns = random.one_in(2).then(|| random.scale(10 * MS, 4 * S));
         let options = TaskOptions {
             at_most_once: is_at_most_once,

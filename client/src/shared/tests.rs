@@ -28,6 +28,8 @@ fn request(shared: &Shared, service: ServiceId) -> NewRequest<Body> {
         is_at_most_once: false,
         shows_busy: false,
         key: None,
+        keeps_to_key: false,
+        fetch: None,
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Asked {
     pub is_at_most_once: bool,
     /// Its task goes on without its client.
     pub runs_on: bool,
+    /// It is a FETCH.
+    pub is_fetch: bool,
     /// Its idempotency key.
     pub key: Option<IdempotencyKey>,
     /// It has a deadline.
@@ -53,6 +55,7 @@ impl Default for Asked {
             act: Act::Ok,
             is_at_most_once: false,
             runs_on: false,
+            is_fetch: false,
             key: None,
             has_deadline: false,
             has_bad_options: false,
@@ -131,13 +134,18 @@ impl Checker {
         }
         let asked = asked.clone();
         let objection = match outcome {
-            Outcome::Result(result) => self.objection_to_result(key, &asked, result),
+            Outcome::Result(result) => {
+                world.counters.add_many(Count::Fetched, asked.is_fetch.into());
+                self.objection_to_result(key, &asked, result)
+            }
             Outcome::Local(end) => {
                 let (is_allowed, count) = match end {
                     LocalEnd::Expired => (asked.has_deadline, Some(Count::LocalExpired)),
                     LocalEnd::Cancelled => (asked.is_cancelled, Some(Count::LocalCancelled)),
                     LocalEnd::Lost => (asked.is_at_most_once, Some(Count::LocalLost)),
                     LocalEnd::Closed => (true, None),
+                    LocalEnd::NotEnded => (asked.is_fetch, Some(Count::FetchNotEnded)),
+                    LocalEnd::UnknownKey => (asked.is_fetch, Some(Count::FetchUnknown)),
                     LocalEnd::Full
                     | LocalEnd::PayloadTooLarge { .. }
                     | LocalEnd::HeaderTooLarge { .. } => (false, None),
@@ -192,6 +200,7 @@ impl Checker {
             Status::Crashed => result.tries > 0,
             Status::Cancelled => {
                 asked.is_cancelled
+                    || asked.is_fetch
                     || self.any_alike(key, |asked| asked.is_operator_cancelled)
                     || (has_output && self.has_drained_hosts)
             }

@@ -152,6 +152,32 @@ impl Oracle {
                 _ => {}
             }
         }
+        self.settle_vanished(core);
+    }
+
+    /// Of a task that nobody waits for only the sums tell how it has ended.
+    fn settle_vanished(&mut self, core: &Broker<Body>) {
+        let held: Vec<TaskId> = core.tasks().map(|view| view.task).collect();
+        let is_gone = |task: &Task| {
+            let is_held = task.id.is_none_or(|id| held.contains(&id));
+            task.state != State::Ended && task.follows.is_none() && !is_held
+        };
+        let gone = self.tasks.iter().filter(|(_, task)| is_gone(task)).map(|(age, _)| *age);
+        for age in gone.collect::<Vec<Age>>() {
+            if self.tasks[&age].holder.is_some() {
+                self.bring_back(Some(age));
+            }
+            let (real, ours) = (core.ledger(), &self.ledger);
+            let sums = [
+                (Due::Deadline(age), real.expired > ours.expired),
+                (Due::NoService(age), real.no_service > ours.no_service),
+            ];
+            let mut due =
+                sums.into_iter().filter(|(due, is_more)| *is_more && self.may_happen(*due));
+            if let Some((due, _)) = due.next() {
+                self.happen(due);
+            }
+        }
     }
 
     /// Everything that both know must be the same.
