@@ -64,7 +64,7 @@ impl<B: Body> State<B> {
                 .then_some("options: detached and retention_ns need a key");
         }
         if options.retention_ns.is_some_and(|kept| kept > self.config.kept_max.0) {
-            return Some("options: retention_ns is longer than this broker keeps outcomes");
+            return Some("options: retention_ns is longer than tasks.retention_max of the broker");
         }
         let KeyOf::Known(lead) = key else { return None };
         let is_same = self
@@ -82,7 +82,7 @@ impl<B: Body> State<B> {
             KeyOf::New => {
                 let (count, bytes) = (self.config.keys_max, self.config.keys_bytes_max);
                 (!self.keys.has_room(count, bytes))
-                    .then_some("no room for another idempotency key; raise keys.max")
+                    .then_some("no room for another idempotency key; raise limits.keys or limits.keys_bytes")
             }
             KeyOf::Known(lead) => {
                 let task = self.tasks.at(lead.index());

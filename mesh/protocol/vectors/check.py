@@ -272,6 +272,8 @@ class Message:
 def as_json(value):
     if type(value) is bytes:
         return {"bin": value.hex()}
+    if type(value) is dict:
+        return {name: as_json(item) for name, item in value.items()}
     return [as_json(item) for item in value] if type(value) is list else value
 
 

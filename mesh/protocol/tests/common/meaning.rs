@@ -37,7 +37,14 @@ fn payload(payload: Payload<'_>) -> Value {
 }
 
 fn options(options: Option<&[u8]>) -> Value {
-    options.map_or(Value::Null, |bytes| json!(TaskOptions::decode(bytes).unwrap()))
+    options.map_or(Value::Null, |bytes| {
+        let options = TaskOptions::decode(bytes).unwrap();
+        let mut value = json!(options);
+        if let Some(key) = &options.key {
+            value["key"] = bin(key);
+        }
+        value
+    })
 }
 
 fn attempt(a: &AttemptId) -> Value {
