@@ -81,8 +81,9 @@ impl<B: Body> State<B> {
             KeyOf::None => None,
             KeyOf::New => {
                 let (count, bytes) = (self.config.keys_max, self.config.keys_bytes_max);
-                (!self.keys.has_room(count, bytes))
-                    .then_some("no room for another idempotency key; raise limits.keys or limits.keys_bytes")
+                (!self.keys.has_room(count, bytes)).then_some(
+                    "no room for another idempotency key; raise limits.keys or limits.keys_bytes",
+                )
             }
             KeyOf::Known(lead) => {
                 let task = self.tasks.at(lead.index());

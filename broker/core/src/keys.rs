@@ -25,7 +25,8 @@ pub(crate) struct Lead {
     is_listed: bool,
     /// How long its outcome is kept.
     pub(crate) kept: Span,
-    /// Who waits for it; `true`: the task is cancelled with the last of them.
+    /// Who waits for it; `true`: by SUBMIT, so that the task goes with the last of them. Those that
+    /// FETCH it keep nothing going.
     waiting: BTreeMap<TaskKey, bool>,
     /// Those that have ended with it and are not acknowledged.
     pub(crate) told: u32,
@@ -34,6 +35,10 @@ pub(crate) struct Lead {
 }
 
 impl Lead {
+    fn is_wanted(&self) -> bool {
+        self.waiting.values().any(|is_submitted| *is_submitted)
+    }
+
     fn bytes(&self) -> u64 {
         KEY_OVERHEAD_BYTES + self.key.len() as u64 + self.service.len() as u64
     }
@@ -106,11 +111,12 @@ impl Keys {
     /// A request waits no longer. Whether the task was wanted for its sake alone.
     pub(crate) fn leave(&mut self, task: TaskKey, follower: TaskKey) -> bool {
         let Some(lead) = self.leads.get_mut(&task) else { return false };
-        lead.waiting.remove(&follower) == Some(true) && lead.waiting.is_empty()
+        lead.waiting.remove(&follower) == Some(true) && !lead.is_wanted()
     }
 
+    /// Whether a request that was handed in waits for it.
     pub(crate) fn is_waited_for(&self, task: TaskKey) -> bool {
-        self.leads.get(&task).is_some_and(|lead| !lead.waiting.is_empty())
+        self.leads.get(&task).is_some_and(Lead::is_wanted)
     }
 
     /// The task has ended: who is to be told.

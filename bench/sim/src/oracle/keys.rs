@@ -49,10 +49,15 @@ impl Oracle {
         })
     }
 
+    /// Whether a request that was handed in waits for that task; FETCH keeps nothing going.
+    fn is_waited_for(&self, lead: Age) -> bool {
+        self.followers(lead).any(|(_, task)| task.follows.is_some_and(|it| it.is_submitted))
+    }
+
     /// Whether another attempt of a task is worth its while.
     pub(super) fn is_wanted(&self, age: Age) -> bool {
         let Some(task) = self.tasks.get(&age) else { return false };
-        task.runs_on || task.client.is_some() || self.followers(age).next().is_some()
+        task.runs_on || task.client.is_some() || self.is_waited_for(age)
     }
 
     /// What is asked of a key can never be had.
@@ -226,7 +231,7 @@ impl Oracle {
         task.state = State::Ended;
         task.end = Some(End { status: Status::Cancelled, stages: None, said: None });
         let Some(Follows { lead, is_submitted, .. }) = task.follows else { return };
-        let is_last = is_submitted && self.followers(lead).next().is_none();
+        let is_last = is_submitted && !self.is_waited_for(lead);
         let Some(task) = self.tasks.get(&lead).filter(|task| is_last && !task.runs_on) else {
             return;
         };
