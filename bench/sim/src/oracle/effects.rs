@@ -234,7 +234,13 @@ impl Oracle {
 
     /// Lets happen what ends the task with this status, if something may.
     pub(super) fn end_as(&mut self, age: Age, status: Status) {
+        if self.is_tick && status == Status::Cancelled {
+            self.drop_who_waits(age);
+        }
         let Some(state) = self.tasks.get(&age).map(|task| task.state) else { return };
+        if state == State::Ended {
+            return;
+        }
         let own = match status {
             Status::NoService => Some(Due::NoService(age)),
             Status::Lost => Some(Due::NoEnd(age)),

@@ -60,6 +60,16 @@ impl Oracle {
         task.runs_on || task.client.is_some() || self.is_waited_for(age)
     }
 
+    /// The task of a key is cancelled in a tick: whoever has waited for it is gone for good.
+    pub(super) fn drop_who_waits(&mut self, lead: Age) {
+        let clients = self.followers(lead).filter_map(|(_, task)| task.client);
+        for due in clients.map(Due::Dropped).collect::<Vec<_>>() {
+            if self.latest(due).is_some_and(|at| at <= self.now) {
+                self.happen(due);
+            }
+        }
+    }
+
     /// What is asked of a key can never be had.
     pub(super) fn refuses_key(
         &self,

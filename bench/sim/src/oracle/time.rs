@@ -162,7 +162,7 @@ impl Oracle {
 
     /// When it has to have happened, at the first tick from then on. Silence of a worker, whose
     /// limit changes with what it holds, is looked at once in a `silence_max`.
-    fn latest(&self, due: Due) -> Option<u64> {
+    pub(super) fn latest(&self, due: Due) -> Option<u64> {
         let earliest = self.earliest(due)?;
         match due {
             Due::Silence(conn) => {
