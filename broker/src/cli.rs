@@ -116,6 +116,19 @@ pub struct Cli {
     #[arg(long, value_name = "DURATION")]
     pub backoff_max: Option<String>,
 
+    /// How long the outcome of a task with an idempotency key is kept, where the task does not say
+    /// [default: 10m]. Requests with the same key get it meanwhile
+    #[arg(long, value_name = "DURATION")]
+    pub key_retention: Option<String>,
+
+    /// The same for a detached task [default: 1h]
+    #[arg(long, value_name = "DURATION")]
+    pub detached_retention: Option<String>,
+
+    /// The longest that a task may say [default: 24h]. One that asks for more is refused
+    #[arg(long, value_name = "DURATION")]
+    pub retention_max: Option<String>,
+
     /// The most tasks that a worker holds [default: 1024, the most there is]. It is sent what keeps it busy over its
     /// round trip, which is less most often
     #[arg(long, value_name = "N")]
@@ -178,7 +191,7 @@ impl Cli {
     }
 
     /// Flag, section, key, value.
-    fn settings(&self) -> [(&'static str, &'static str, &'static str, Option<&str>); 26] {
+    fn settings(&self) -> [(&'static str, &'static str, &'static str, Option<&str>); 29] {
         [
             ("--frontend", "listen", "frontend", self.frontend.as_deref()),
             ("--backend", "listen", "backend", self.backend.as_deref()),
@@ -197,6 +210,14 @@ impl Cli {
             ("--tries-max", "tasks", "tries_max", self.tries_max.as_deref()),
             ("--backoff", "tasks", "backoff", self.backoff.as_deref()),
             ("--backoff-max", "tasks", "backoff_max", self.backoff_max.as_deref()),
+            ("--key-retention", "tasks", "key_retention", self.key_retention.as_deref()),
+            (
+                "--detached-retention",
+                "tasks",
+                "detached_retention",
+                self.detached_retention.as_deref(),
+            ),
+            ("--retention-max", "tasks", "retention_max", self.retention_max.as_deref()),
             ("--worker-window", "limits", "worker_window_tasks", self.worker_window.as_deref()),
             ("--client-window", "limits", "client_window_tasks", self.client_window.as_deref()),
             ("--memory", "limits", "memory", self.memory.as_deref()),
@@ -236,6 +257,9 @@ mod tests {
             "tries_max = 3",
             "backoff = \"1s\"",
             "backoff_max = \"5m\"",
+            "key_retention = \"10m\"",
+            "detached_retention = \"1h\"",
+            "retention_max = \"1d\"",
             "worker_window_tasks = 1024",
             "client_window_tasks = 10000",
             "memory = \"1GiB\"",

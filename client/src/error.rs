@@ -137,6 +137,10 @@ pub enum Error {
         /// The range, or the remedy.
         remedy: String,
     },
+    /// The task of a fetched key has not ended.
+    NotEnded,
+    /// No broker that could be asked knows the fetched key, or none does any more.
+    UnknownKey,
     /// The result was taken from this handle before.
     Taken,
     /// The socket library or the system refused.
@@ -243,6 +247,10 @@ impl fmt::Display for Error {
                 write!(f, "the output is no {expected}: {reason}")
             }
             Self::Invalid { what, value, remedy } => write!(f, "{what} = {value}: {remedy}"),
+            Self::NotEnded => f.write_str("the task of that key has not ended: wait for it"),
+            Self::UnknownKey => f.write_str(
+                "no broker knows that key: it was never given, or its retention has passed",
+            ),
             Self::Taken => f.write_str("the result was taken from this handle before"),
             Self::Transport(error) => error.fmt(f),
             Self::System { action, reason } => write!(f, "cannot {action}: {reason}"),

@@ -30,6 +30,7 @@ mod callback;
 mod client;
 mod completion;
 mod error;
+mod fetch;
 mod handle;
 mod io_loop;
 mod map;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pinmesh_protocol::BatchWriter;
 use pinmesh_protocol::codec::{write_submit, write_to_broker};
-use pinmesh_protocol::command::{ClientProgress, Payload, Submit, TaskResult, ToBroker};
+use pinmesh_protocol::command::{Accepted, ClientProgress, Payload, Submit, TaskResult, ToBroker};
 use pinmesh_protocol::id::RequestId;
 use pinmesh_protocol::limits::FRAME_BYTES_MAX;
 use pinmesh_protocol::status::Status;
@@ -267,6 +267,8 @@ impl Net {
             LocalEnd::Cancelled => Error::Cancelled { service },
             LocalEnd::Lost => Error::Lost { service },
             LocalEnd::Closed => Error::Closed,
+            LocalEnd::NotEnded => Error::NotEnded,
+            LocalEnd::UnknownKey => Error::UnknownKey,
             LocalEnd::Full => {
                 let bounds = self.shared.bounds;
                 Error::Full { tasks: bounds.tasks, bytes: bounds.bytes }
@@ -350,6 +352,13 @@ impl ClientOutbox<Body> for Net {
             content_type: progress.content_type,
             value,
         });
+    }
+
+    fn accepted(&mut self, accepted: Accepted, body: &Body) {
+        if let Some(sender) = &body.accepted {
+            // Who waited may have stopped.
+            let _ = sender.send(accepted.task);
+        }
     }
 
     fn pong(&mut self, pong: Pong) {

@@ -1,10 +1,12 @@
 //! What a task is to be: service and options, and how they are handed in.
 
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use pinmesh_protocol::TaskOptions;
-use pinmesh_protocol::id::{ContentType, Priority, RequestId};
+use pinmesh_protocol::id::{ContentType, Priority, RequestId, TaskId};
+use pinmesh_protocol::rendezvous;
 use pinmesh_session::Time;
 use pinmesh_session::client::{NewRequest, ServiceId};
 use serde::Serialize;
@@ -67,7 +69,7 @@ pub(crate) struct Plan {
     /// The options as they travel; made at first use.
     encoded: OnceLock<Option<Arc<[u8]>>>,
     pub(crate) shows_busy: bool,
-    /// The hash of the key.
+    /// The hash of the key that says where it goes.
     pub(crate) key: Option<u64>,
     /// Who listens to what its tasks say while they run.
     pub(crate) listens: Listens,
@@ -97,6 +99,23 @@ impl Plan {
     pub(crate) fn set(&mut self, set: impl FnOnce(&mut TaskOptions)) {
         set(&mut self.options);
         self.encoded = OnceLock::new();
+    }
+
+    /// Options that do not go together.
+    fn conflict(&self) -> Option<Error> {
+        let Self { options, key, .. } = self;
+        if options.key.is_some() && key.is_some() {
+            let remedy = "an idempotency key says where its task goes: leave out `key`";
+            return Some(Error::invalid("key", "set", remedy));
+        }
+        if options.key.is_some() {
+            return None;
+        }
+        let remedy = "needs an idempotency key";
+        if options.detached {
+            return Some(Error::invalid("detached", "true", remedy));
+        }
+        options.retention_ns.map(|ns| Error::invalid("retention", format!("{ns} ns"), remedy))
     }
 
     fn options(&self) -> Option<Arc<[u8]>> {
@@ -129,7 +148,20 @@ impl Plan {
         (ticket, listener): (Ticket, Listener),
         when_full: WhenFull,
     ) -> Result<RequestId> {
-        let checked = self.fault.clone().map_or(Ok(()), Err);
+        self.send_noting(shared, input, content_type, (ticket, listener, None), when_full)
+    }
+
+    /// As `send`; whoever is given is told the broker's number of the task, when the broker has it.
+    pub(crate) fn send_noting(
+        &self,
+        shared: &Shared,
+        input: Vec<u8>,
+        content_type: ContentType,
+        (ticket, listener, accepted): (Ticket, Listener, Option<Sender<TaskId>>),
+        when_full: WhenFull,
+    ) -> Result<RequestId> {
+        let fault = self.fault.clone().or_else(|| self.conflict());
+        let checked = fault.map_or(Ok(()), Err);
         let checked = checked.and_then(|()| Ok((self.service.clone()?, Input::new(input)?)));
         let (service, input) = match checked {
             Ok(checked) => checked,
@@ -143,7 +175,7 @@ impl Plan {
             |span: Duration| started_at.after(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX));
         let bytes = input.len();
         let new = NewRequest {
-            body: Body { input, bytes, service, started_at, ticket, listener },
+            body: Body { input, bytes, service, started_at, ticket, listener, accepted },
             bytes,
             service,
             priority: self.priority,
@@ -153,7 +185,9 @@ impl Plan {
             options: self.options(),
             is_at_most_once: self.options.at_most_once,
             shows_busy: self.shows_busy,
-            key: self.key,
+            key: self.options.key.as_ref().map(|key| rendezvous::hash(key)).or(self.key),
+            keeps_to_key: self.options.key.is_some(),
+            fetch: None,
         };
         let until = || self.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         let may_wait = when_full == WhenFull::Wait && !callback::is_inside();

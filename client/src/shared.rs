@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use mio::Waker;
-use pinmesh_protocol::id::RequestId;
+use pinmesh_protocol::id::{RequestId, TaskId};
 use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
 use pinmesh_session::Time;
 use pinmesh_session::client::{
@@ -29,6 +29,8 @@ pub(crate) struct Body {
     pub(crate) started_at: Time,
     pub(crate) ticket: Ticket,
     pub(crate) listener: Listener,
+    /// To be told the broker's number of the task, when the broker has it.
+    pub(crate) accepted: Option<Sender<TaskId>>,
 }
 
 /// What a caller's thread wants of the IO thread.
@@ -77,6 +79,9 @@ pub(crate) struct LinkStatus {
     /// The latest refusal of a session: waiting will not help.
     pub(crate) refusal: Option<Error>,
 }
+
+/// Of a FETCH, which names no service.
+pub(crate) const NO_SERVICE: ServiceId = ServiceId(u32::MAX);
 
 /// Why there is no session where nobody has said anything.
 pub(crate) const NO_ANSWER: &str = "no answer";
@@ -181,7 +186,8 @@ impl Shared {
     /// The name behind a number; for messages.
     pub(crate) fn service_name(&self, id: ServiceId) -> Arc<str> {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        names.iter().find(|(_, known)| **known == id).map_or("?".into(), |(name, _)| name.clone())
+        let name = names.iter().find(|(_, known)| **known == id);
+        name.map_or("(fetched)".into(), |(name, _)| name.clone())
     }
 
     /// Puts an order in that needs no room of its own: there are few of them a task.

@@ -1,6 +1,7 @@
 //! One task, or many of the same kind, with options.
 
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use pinmesh_protocol::id::{ContentType, Priority, RequestId};
@@ -9,7 +10,7 @@ use pinmesh_protocol::rendezvous;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::callback::OnEnd;
+use crate::callback::{self, OnEnd};
 use crate::client::Client;
 use crate::completion::{Completions, Slot, Ticket};
 use crate::handle::{Decoder, Handle};
@@ -155,7 +156,8 @@ impl<'c> Task<'c> {
         self
     }
 
-    /// Sends it where all tasks with this key go, 1 to 128 bytes: of several brokers the one that
+    /// Sends it where all tasks with this routing key go, 1 to 128 bytes (it says where, and makes
+    /// nothing run once: that is [`idempotency_key`](Self::idempotency_key)): of several brokers the one that
     /// is the key's, by rendezvous hashing, whichever client asks and in whatever order it names
     /// the brokers. While that one is lost or BUSY, to the next of the key. The key stays in the
     /// client. Default: the broker with the fewest outstanding.
@@ -169,6 +171,54 @@ impl<'c> Task<'c> {
         }
         self.plan.key = Some(rendezvous::hash(key));
         self
+    }
+
+    /// The idempotency key, 1 to 128 bytes: at its broker all requests with the same one, from
+    /// whatever client, are one task, which runs once, and get its outcome; later ones too, while the
+    /// broker keeps it ([`retention`](Self::retention)). The input and the options of the request that
+    /// came first count. The key says which of several brokers it goes to, so that requests with the
+    /// same one meet; it and [`key`](Self::key) exclude each other. What the task says while it runs
+    /// is told to nobody. Default: none, and each request is a task of its own.
+    ///
+    /// ```no_run
+    /// # fn main() -> pinmesh_client::Result<()> {
+    /// # let client = pinmesh_client::Client::connect("tcp://127.0.0.1:5555")?;
+    /// let invoice: u64 = client.task("invoice").idempotency_key("order-4711").call(&4711)?;
+    /// // Asked again, by another process perhaps: no second invoice.
+    /// let same: u64 = client.task("invoice").idempotency_key("order-4711").call(&4711)?;
+    /// # assert_eq!(invoice, same);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn idempotency_key(mut self, key: impl AsRef<[u8]>) -> Self {
+        let key = key.as_ref();
+        if key.is_empty() || key.len() > KEY_BYTES_MAX {
+            let remedy = format!("must have from 1 to {KEY_BYTES_MAX} bytes");
+            let key = format!("`{}`", String::from_utf8_lossy(key));
+            self.plan.fault = Some(Error::invalid("idempotency_key", key, &remedy));
+        }
+        self.set(|options| options.key = Some(key.into()))
+    }
+
+    /// How long the broker keeps the outcome under the idempotency key, from the task's end. Default:
+    /// the broker's, 10 min, and 1 h for a task of [`submit_detached`](Self::submit_detached). More
+    /// than the broker's maximum, 24 h, is [`Error::Refused`].
+    #[must_use]
+    pub fn retention(mut self, retention: Duration) -> Self {
+        let ns = u64::try_from(retention.as_nanos()).unwrap_or(u64::MAX);
+        if ns == 0 {
+            let remedy = "must be longer than nothing";
+            self.plan.fault = Some(Error::invalid("retention", "0", remedy));
+        }
+        self.set(|options| options.retention_ns = Some(ns))
+    }
+
+    /// If this client is gone for good before it has started it runs all the same, and is tried
+    /// again; its result is dropped. Default: it is cancelled.
+    #[must_use]
+    pub fn run_on(self) -> Self {
+        self.set(|options| options.run_on = true)
     }
 
     fn set(mut self, set: impl FnOnce(&mut pinmesh_protocol::TaskOptions)) -> Self {
@@ -317,6 +367,63 @@ impl<'c> Task<'c> {
         }));
         let to = (Ticket::to_callback(call), self.plan.listens.listener(None));
         self.plan.send(&self.client.shared, input, content_type, to, WhenFull::Wait)
+    }
+
+    /// Hands it in for good and waits until the broker has it: from then on it goes on without this
+    /// client, and its outcome is fetched by its [idempotency key](Self::idempotency_key), which it
+    /// must have, with [`Client::fetch`]. Returns the broker's number of it. Waits at most
+    /// [`timeout`](Self::timeout), if there is one.
+    ///
+    /// ```no_run
+    /// # fn main() -> pinmesh_client::Result<()> {
+    /// # let client = pinmesh_client::Client::connect("tcp://127.0.0.1:5555")?;
+    /// client.task("report").idempotency_key("report-2026-11").submit_detached(&2026)?;
+    /// // Here or in another process:
+    /// let report: String = client.fetch("report-2026-11")?.wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`submit`](Self::submit); how it ended, if it did otherwise than by its handler before
+    /// the broker had said that it has it; [`Error::WaitTimedOut`]: the broker may have it yet.
+    pub fn submit_detached<In: Serialize + ?Sized>(&self, input: &In) -> Result<u64> {
+        let encoding = self.plan.encoding;
+        self.detach(encoding.encode(input)?, encoding.content_type())
+    }
+
+    /// As [`submit_detached`](Self::submit_detached), with raw bytes.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn submit_detached_raw(&self, input: Vec<u8>) -> Result<u64> {
+        let content_type = self.plan.content_type.unwrap_or(ContentType::RAW);
+        self.detach(input, content_type)
+    }
+
+    fn detach(&self, input: Vec<u8>, content_type: ContentType) -> Result<u64> {
+        if callback::is_inside() {
+            return Err(Error::InCallback);
+        }
+        let mut plan = self.plan.clone();
+        plan.set(|options| options.detached = true);
+        let slot = Arc::new(Slot::new());
+        let (sender, accepted) = channel();
+        let to = (Ticket::to_slot(Arc::clone(&slot)), Listener::None, Some(sender));
+        plan.send_noting(&self.client.shared, input, content_type, to, WhenFull::Wait)?;
+        let task = match plan.timeout {
+            None => accepted.recv().ok(),
+            Some(waited) => match accepted.recv_timeout(waited) {
+                Ok(task) => Some(task),
+                Err(RecvTimeoutError::Timeout) => return Err(Error::WaitTimedOut { waited }),
+                Err(RecvTimeoutError::Disconnected) => None,
+            },
+        };
+        match task {
+            Some(task) => Ok(task.0),
+            // It ended first; the slot is filled just after its request was forgotten.
+            None => slot.wait(None).unwrap_or(Err(Error::Closed)).map(|_| 0),
+        }
     }
 
     /// Hands it in with raw bytes; its end goes to the queue with `token`. Waits only while the

@@ -389,7 +389,7 @@ fn event(
         ToBroker::Window(window) => Event::Window(conn, window),
         ToBroker::Service(alias) => Event::Service(conn, alias),
         ToBroker::Cancel(request) => Event::Cancel(conn, request),
-        ToBroker::Fetch(key) => Event::Fetch(conn, key),
+        ToBroker::Fetch(fetch) => Event::Fetch(conn, fetch),
         ToBroker::Ready(ready) => Event::Ready(conn, ready),
         ToBroker::Return(attempt) => Event::Return(conn, attempt),
         ToBroker::Progress(progress) => Event::Progress(

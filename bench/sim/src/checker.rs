@@ -13,7 +13,7 @@ use pinmesh_protocol::status::EndStatus;
 
 use crate::broker;
 use crate::net::Owner;
-use crate::task::Key;
+use crate::task::{IdempotencyKey, Key};
 use crate::worker::WorkerId;
 
 pub use requests::Asked;
@@ -30,6 +30,7 @@ pub struct Checker {
     /// Whether somebody listens to the story.
     pub is_told: bool,
     requests: BTreeMap<Key, Asked>,
+    by_key: BTreeMap<IdempotencyKey, Vec<Key>>,
     running: BTreeMap<Key, Vec<RunSeen>>,
     /// What handlers really returned, by token.
     outputs: BTreeMap<u64, (Key, AttemptId, EndStatus)>,

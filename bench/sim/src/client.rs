@@ -7,10 +7,11 @@ use pinmesh_protocol::batch::BatchReader;
 use pinmesh_protocol::codec::{write_submit, write_to_broker};
 use pinmesh_protocol::command::{Accepted, ClientProgress, Payload, Submit, ToBroker};
 use pinmesh_protocol::id::{ContentType, Priority, RequestId};
+use pinmesh_protocol::rendezvous;
 use pinmesh_session::Time;
 use pinmesh_session::client::{
-    Cancel, Client, ClientConfig, ClientEvent, ClientOutbox, LinkId, LinkNews, NewRequest, Outcome,
-    Pong, ServiceId, SubmitHeader,
+    Cancel, Client, ClientConfig, ClientEvent, ClientOutbox, FetchOf, LinkId, LinkNews, NewRequest,
+    Outcome, Pong, ServiceId, SubmitHeader,
 };
 
 use crate::checker::{Asked, Checker};
@@ -18,7 +19,7 @@ use crate::clock::Wake;
 use crate::counters::Count;
 use crate::net::{Machine, Owner, SocketId};
 use crate::story;
-use crate::task::{Key, Plan, peer_id};
+use crate::task::{IdempotencyKey, Key, Plan, peer_id};
 use crate::world::{Alarm, World};
 
 /// What a caller wants done.
@@ -40,6 +41,10 @@ pub struct Ask {
     pub options: Option<Arc<[u8]>>,
     /// What they say.
     pub is_at_most_once: bool,
+    /// The same: its task goes on without its client.
+    pub runs_on: bool,
+    /// Its idempotency key.
+    pub key: Option<IdempotencyKey>,
     /// They cannot be read.
     pub has_bad_options: bool,
     /// BUSY is an end.
@@ -119,6 +124,10 @@ impl ClientOutbox<Box<[u8]>> for Io<'_> {
     }
 
     fn send(&mut self, link: LinkId, command: &ToBroker<'_>) {
+        if let ToBroker::Fetch(fetch) = command {
+            let key = self.key(fetch.request_id);
+            self.checker.on_submit(self.world, key, usize::from(link.0), fetch.submission);
+        }
         write_to_broker(&mut self.links[usize::from(link.0)].batch, command);
     }
 
@@ -327,6 +336,8 @@ impl ClientSim {
             Asked {
                 act: ask.plan.act,
                 is_at_most_once: ask.is_at_most_once,
+                runs_on: ask.runs_on,
+                key: ask.key,
                 has_deadline: ask.deadline_ns.is_some(),
                 has_bad_options: ask.has_bad_options,
                 shows_busy: ask.shows_busy,
@@ -346,11 +357,45 @@ impl ClientSim {
             options: ask.options.clone(),
             is_at_most_once: ask.is_at_most_once,
             shows_busy: ask.shows_busy,
-            key: None,
+            key: ask.key.map(|key| rendezvous::hash(&key.to_bytes())),
+            keeps_to_key: ask.key.is_some(),
+            fetch: None,
         };
         self.handle(world, checker, ClientEvent::Submit(new));
         self.settle(world, checker);
         request
+    }
+
+    /// The outcome of a key is asked for.
+    pub fn fetch(
+        &mut self,
+        world: &mut World,
+        checker: &mut Checker,
+        idempotency_key: IdempotencyKey,
+        waits: bool,
+    ) {
+        let key = Key { client: self.number, request: self.machine.next_request_id() };
+        let asked = Asked { is_fetch: true, key: Some(idempotency_key), ..Asked::default() };
+        checker.on_asked(world, key, asked);
+        self.open.push(key.request);
+        let bytes = idempotency_key.to_bytes();
+        let new = NewRequest {
+            body: Box::default(),
+            bytes: 0,
+            service: ServiceId(0),
+            priority: Priority::default(),
+            deadline: Time::NEVER,
+            start_at: None,
+            content_type: ContentType::RAW,
+            options: None,
+            is_at_most_once: false,
+            shows_busy: false,
+            key: Some(rendezvous::hash(&bytes)),
+            keeps_to_key: false,
+            fetch: Some(FetchOf { key: bytes.into(), waits }),
+        };
+        self.handle(world, checker, ClientEvent::Submit(new));
+        self.settle(world, checker);
     }
 
     /// A request is no longer wanted.

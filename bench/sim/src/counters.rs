@@ -136,6 +136,26 @@ counts! {
     ReadyHeld Branch "READY listed attempts",
     /// READY listed attempts of an earlier epoch.
     ReadyForeign Branch "READY listed another epoch",
+    /// A request joined the task of its key.
+    KeyJoined Branch "joined the task of a key",
+    /// A request was told what the task of its key had ended with.
+    KeyTold Branch "outcome kept under a key",
+    /// A FETCH was answered PENDING.
+    FetchNotEnded Branch "FETCH, not ended",
+    /// No broker knew a key that was fetched.
+    FetchUnknown Branch "FETCH, unknown key",
+    /// A FETCH was answered with an outcome.
+    Fetched Branch "FETCH, outcome",
+    /// A request ended with the run of another one.
+    KeyShared Branch "outcome shared by key",
+    /// BUSY: no room for another key.
+    BusyKeys Branch "BUSY, no room for a key",
+    /// BUSY: the task of the key was being cancelled.
+    BusyCancelling Branch "BUSY, key being cancelled",
+    /// REFUSED: the key was another service's.
+    RefusedKey Branch "REFUSED, key of another service",
+    /// A task was started although its client was gone.
+    RanOn Branch "ran on without its client",
     /// CANCEL, cooperative.
     CancelSoft Branch "CANCEL, soft",
     /// CANCEL, hard.

@@ -318,6 +318,11 @@ impl Fleet {
             client.cancel(&mut self.world, &mut self.checker, request, how);
             return true;
         }
+        if client.open.len() < 100 && self.world.random.one_in(12) {
+            let key = self.shape.idempotency_key(&mut self.world.random);
+            let waits = self.world.random.one_in(2);
+            client.fetch(&mut self.world, &mut self.checker, key, waits);
+        }
         for _ in 0..self.world.random.between(1, self.shape.burst) {
             if client.open.len() < 100 {
                 let ask = self.shape.ask(&mut self.world.random);

@@ -31,6 +31,7 @@ mod effects;
 mod gates;
 mod hosts;
 mod inherited;
+mod keys;
 mod progress;
 mod sessions;
 mod tasks;
@@ -103,6 +104,7 @@ pub struct Oracle {
     /// What the real broker held after the event before.
     counts: Counts,
     workers_seen: WorkerNo,
+    tasks_seen: Age,
     pieces: VecDeque<Piece>,
     undecided: Vec<Undecided>,
     expected: Vec<Expected>,
@@ -145,6 +147,7 @@ impl Oracle {
             ledger: Ledger::default(),
             counts: Counts::default(),
             workers_seen: 0,
+            tasks_seen: 0,
             pieces: VecDeque::new(),
             undecided: Vec::new(),
             expected: Vec::new(),
@@ -282,7 +285,7 @@ impl Oracle {
             Event::Window(_, window) => self.on_window(conn, *window),
             Event::Submit(_, submit) => self.on_submit(conn, submit, effects),
             Event::Cancel(_, cancel) => self.on_cancel(conn, *cancel),
-            Event::Fetch(_, _) => self.on_fetch(conn),
+            Event::Fetch(_, fetch) => self.on_fetch(conn, fetch, effects),
             Event::Ready(_, ready) => self.on_ready(conn, ready),
             Event::Done(_, done) => self.on_done(conn, done),
             Event::Return(_, attempt) => self.on_return(conn, *attempt),

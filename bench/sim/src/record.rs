@@ -4,10 +4,10 @@ use pinmesh_core::{
     Body as _, Conn, Excerpt, Outbox, ProgressHead, ResultBody, ResultHead, TaskHead,
 };
 use pinmesh_protocol::command::{
-    Accepted, Attempts, CancelAttempt, FromBroker, Heartbeat, StageTimes, Welcome, Window,
+    Accepted, Attempts, CancelAttempt, Fetched, FromBroker, Heartbeat, StageTimes, Welcome, Window,
 };
 use pinmesh_protocol::id::ContentType;
-use pinmesh_protocol::status::{FetchState, RefusedCode};
+use pinmesh_protocol::status::RefusedCode;
 
 /// The body of a task or a result: what travels, and nothing else.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,7 +55,7 @@ pub enum Sent {
     Ack(u64),
     Window(Window),
     Accepted(Accepted),
-    Fetched(FetchState),
+    Fetched(Fetched),
     Drain,
     Recall(Attempts),
     Cancel(CancelAttempt),
@@ -145,7 +145,7 @@ impl<O: Outbox<Body>> Outbox<Body> for Recorder<'_, O> {
             FromBroker::Ack(count) => Sent::Ack(*count),
             FromBroker::Window(window) => Sent::Window(*window),
             FromBroker::Accepted(accepted) => Sent::Accepted(*accepted),
-            FromBroker::Fetched(fetched) => Sent::Fetched(fetched.state),
+            FromBroker::Fetched(fetched) => Sent::Fetched(*fetched),
             FromBroker::Drain => Sent::Drain,
             FromBroker::Recall(recall) => Sent::Recall(recall.clone()),
             FromBroker::Cancel(cancel) => Sent::Cancel(*cancel),

@@ -14,7 +14,7 @@ use crate::client::Ask;
 use crate::clock::{MS, S, US};
 use crate::counters::{Class, Count};
 use crate::random::Random;
-use crate::task::{Act, Key, PAYLOAD_MIN, Plan};
+use crate::task::{Act, IdempotencyKey, Key, PAYLOAD_MIN, Plan};
 use crate::worker::WorkerShape;
 
 /// Names of the services.
@@ -186,6 +186,13 @@ impl Shape {
         }
     }
 
+    /// One of a few. Some are every service's, so that they are refused.
+    pub fn idempotency_key(&self, random: &mut Random) -> IdempotencyKey {
+        let service = random.below(SERVICES.len() as u64) as u32;
+        let service = (!random.one_in(30)).then_some(service);
+        IdempotencyKey { service, number: random.below(4) as u8 }
+    }
+
     /// A request.
     pub fn ask(&self, random: &mut Random) -> Ask {
         let misbehaves = random.below(1000) < self.misbehave;
@@ -201,6 +208,10 @@ impl Shape {
             _ => Act::Ok,
         };
         let is_at_most_once = random.one_in(8);
+        let key = self.idempotency_key(random);
+        let service = key.service.unwrap_or_else(|| random.below(SERVICES.len() as u64) as u32);
+        let key = random.one_in(5).then_some(key);
+        let retention_ns = random.one_in(2).then(|| random.scale(10 * MS, 4 * S));
         let options = TaskOptions {
             at_most_once: is_at_most_once,
             accepted: random.one_in(6),
@@ -210,6 +221,10 @@ impl Shape {
             backoff_max_ns: random.one_in(8).then(|| random.scale(MS, S)),
             start_after_ns: None,
             kill_at_deadline: random.one_in(4),
+            key: key.map(|key| key.to_bytes()),
+            detached: key.is_some() && random.one_in(4),
+            retention_ns: retention_ns.filter(|_| key.is_some()),
+            run_on: random.one_in(8),
         };
         let has_bad_options = !is_at_most_once && random.one_in(200);
         let encoded = match (has_bad_options, options.is_default()) {
@@ -226,12 +241,14 @@ impl Shape {
                 updates: if random.one_in(4) { random.between(1, 12) as u8 } else { 0 },
             },
             len: random.scale(PAYLOAD_MIN as u64, self.payload_max) as usize,
-            service: random.below(SERVICES.len() as u64) as u32,
+            service,
             priority: Priority::new(random.between(1, 10) as u8).unwrap_or_default(),
             deadline_ns: random.one_in(6).then(|| random.scale(500 * US, 8 * S)),
             start_after_ns: random.one_in(8).then(|| random.scale(MS, 4 * S)),
             options: encoded,
             is_at_most_once,
+            runs_on: options.run_on || options.detached,
+            key: key.filter(|_| !has_bad_options),
             has_bad_options,
             shows_busy: random.one_in(10),
             name: None,
@@ -262,6 +279,9 @@ fn draw_core(random: &mut Random) -> CoreConfig {
         dead_letters_max: if random.one_in(8) { 0 } else { random.scale(1, 60) as u32 },
         dead_bytes_max: random.scale(1_000, 100_000),
         dead_kept: Span(random.scale(S, 60 * S)),
+        key_kept: Span(random.scale(20 * MS, 4 * S)),
+        detached_kept: Span(random.scale(100 * MS, 8 * S)),
+        keys_max: if random.one_in(4) { random.scale(1, 6) as u32 } else { 1_000 },
         sessions_max: 500,
         services_max: 16,
         is_strict: random.one_in(4),

@@ -18,6 +18,23 @@ impl std::fmt::Display for Key {
     }
 }
 
+/// An idempotency key of the few that callers use, so that they meet.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct IdempotencyKey {
+    /// Whose tasks have it; `None`: all services'.
+    pub service: Option<u32>,
+    /// Which.
+    pub number: u8,
+}
+
+impl IdempotencyKey {
+    /// As it travels.
+    pub fn to_bytes(self) -> Box<[u8]> {
+        let service = self.service.map_or(u8::MAX, |service| service as u8);
+        [service, self.number].into()
+    }
+}
+
 /// What a handler does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]

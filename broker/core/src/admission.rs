@@ -1,10 +1,11 @@
 //! May this task come in? Windows and budgets; past them BUSY, never a silent drop.
 
-use pinmesh_protocol::id::RequestId;
+use pinmesh_protocol::id::{RequestId, Submission};
 use pinmesh_protocol::status::Status;
 
 use crate::client::Client;
 use crate::event::{Body, SubmitEvent};
+use crate::follow::KeyOf;
 use crate::outbox::{Outbox, ResultBody, ResultHead};
 use crate::slab::{ClientKey, Key, ServiceKey};
 use crate::state::State;
@@ -24,7 +25,7 @@ impl Rejection {
         Self { status: Status::Refused, text, retry_after: Span(0) }
     }
 
-    const fn busy(text: &'static str) -> Self {
+    pub(crate) const fn busy(text: &'static str) -> Self {
         Self { status: Status::Busy, text, retry_after: Span(0) }
     }
 }
@@ -39,16 +40,27 @@ impl<B: Body> State<B> {
         client: &Client,
         service: ServiceKey,
         submit: &SubmitEvent<'_, B>,
+        key: KeyOf,
     ) -> Option<Rejection> {
-        let (bytes, kept) = (submit.body.payload_bytes(), submit.body.kept_bytes());
-        if let Err(text) = submit.options {
-            return Some(Rejection::refused(text));
-        }
+        let joins = matches!(key, KeyOf::Known(_));
+        // The body of a request that joins a task is dropped.
+        let bytes = submit.body.payload_bytes();
+        let kept = if joins { 0 } else { submit.body.kept_bytes() };
+        let options = match &submit.options {
+            Ok(options) => options,
+            Err(text) => return Some(Rejection::refused(text)),
+        };
         if bytes > self.config.payload_bytes_max {
             let text = "payload longer than payload_bytes_max of WELCOME";
             return Some(Rejection::refused(text));
         }
-        if self.is_draining {
+        if let Some(text) = self.refusal_of_key(service, options, key) {
+            return Some(Rejection::refused(text));
+        }
+        if let Some(text) = self.busy_with_key(key) {
+            return Some(Rejection::busy(text));
+        }
+        if self.is_draining && !joins {
             return Some(Rejection::busy("the broker is draining; submit to another one"));
         }
         if client.tasks >= self.config.client_window_tasks {
@@ -57,8 +69,16 @@ impl<B: Body> State<B> {
         if client.tasks > 0 && client.bytes + bytes > self.config.client_window_bytes {
             return Some(Rejection::busy("client window of bytes exceeded"));
         }
+        if joins {
+            return self.objection_to_memory(kept);
+        }
         self.objection_to_bytes(service, bytes, kept)
             .or_else(|| self.objection_to_wait(client, service, submit))
+    }
+
+    fn objection_to_memory(&self, kept: u64) -> Option<Rejection> {
+        (self.bytes + kept + TASK_OVERHEAD_BYTES > self.config.memory_bytes_max)
+            .then(|| Rejection::busy("memory budget of the broker exceeded"))
     }
 
     /// Whether there is no room for a task of so many bytes of payload, and kept in all.
@@ -69,8 +89,8 @@ impl<B: Body> State<B> {
         bytes: u64,
         kept: u64,
     ) -> Option<Rejection> {
-        if self.bytes + kept + TASK_OVERHEAD_BYTES > self.config.memory_bytes_max {
-            return Some(Rejection::busy("memory budget of the broker exceeded"));
+        if let Some(rejection) = self.objection_to_memory(kept) {
+            return Some(rejection);
         }
         let queue = self.services.at(service);
         if queue.waiting.len() >= queue.limits.pending_max {
@@ -131,15 +151,26 @@ impl<B: Body> State<B> {
         rejection: Rejection,
         out: &mut impl Outbox<B>,
     ) {
-        let Rejection { status, text, retry_after } = rejection;
-        let is_busy = status == Status::Busy;
+        let is_busy = rejection.status == Status::Busy;
         *(if is_busy { &mut self.ledger.busy } else { &mut self.ledger.refused }) += 1;
+        self.answer(key, (submit.request_id, submit.submission), rejection, out);
+    }
+
+    /// Answers a request that nothing becomes of.
+    pub(crate) fn answer(
+        &mut self,
+        key: ClientKey,
+        (request_id, submission): (RequestId, Submission),
+        Rejection { status, text, retry_after }: Rejection,
+        out: &mut impl Outbox<B>,
+    ) {
+        let is_busy = status == Status::Busy;
         let client = self.clients.at_mut(key.index());
         client.results.push_sent();
         let Some(conn) = client.conn else { return };
         let head = ResultHead {
-            request_id: submit.request_id,
-            submission: submit.submission,
+            request_id,
+            submission,
             status,
             tries: 0,
             stages: None,

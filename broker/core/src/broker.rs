@@ -93,7 +93,7 @@ impl<B: Body> Broker<B> {
             Event::Heartbeat(_, heartbeat) => state.on_heartbeat(conn, heartbeat, out),
             Event::Service(_, alias) => state.on_service(conn, &alias, out),
             Event::Cancel(_, cancel) => state.on_cancel(conn, cancel, out),
-            Event::Fetch(_, key) => state.on_fetch(conn, key, out),
+            Event::Fetch(_, fetch) => state.on_fetch(conn, &fetch, out),
             Event::Ready(_, ready) => state.on_ready(conn, &ready, out),
             Event::Window(_, window) => state.on_window(conn, window, out),
             Event::Return(_, attempt) => state.on_return(conn, attempt, out),
@@ -140,9 +140,18 @@ impl<B: Body> Broker<B> {
         }
     }
 
-    /// After [`Event::Drain`]: every task has ended and its client has acknowledged the end.
+    /// After [`Event::Drain`]: every task has ended and its client has acknowledged the end. Outcomes
+    /// that are kept for requests to come are not waited for.
     pub fn is_drained(&self) -> bool {
-        self.state.is_draining && self.state.tasks.is_empty()
+        let state = &self.state;
+        state.is_draining && state.tasks.iter().all(|(key, _)| state.is_in_store(key))
+    }
+
+    /// Tasks that have ended and are held for nothing but requests that may come with their keys.
+    /// Takes time linear in what is held.
+    pub fn in_store(&self) -> u64 {
+        let state = &self.state;
+        state.tasks.iter().filter(|(key, _)| state.is_in_store(*key)).count() as u64
     }
 }
 

@@ -108,6 +108,16 @@ pub struct CoreConfig {
     pub sessions_max: u32,
     /// Services known at once, served or waited for; the last quarter is for what is served.
     pub services_max: u32,
+    /// How long the outcome of a task with an idempotency key is kept, where it does not say.
+    pub key_kept: Span,
+    /// The same for a detached one.
+    pub detached_kept: Span,
+    /// The longest that a task may say.
+    pub kept_max: Span,
+    /// Idempotency keys known at once; past it a SUBMIT with a new one is answered BUSY.
+    pub keys_max: u32,
+    /// Bytes of keys and of the outcomes that are kept under them; past it the same.
+    pub keys_bytes_max: u64,
     /// The time after which a client that was told BUSY may try again.
     pub retry_after: Span,
     /// A worker is sent as much as its window allows, and not what keeps it busy.
@@ -152,6 +162,11 @@ impl Default for CoreConfig {
             dead_kept: Span::from_secs(7 * 24 * 3_600),
             sessions_max: 16_384,
             services_max: 4_096,
+            key_kept: Span::from_secs(600),
+            detached_kept: Span::from_secs(3600),
+            kept_max: Span::from_secs(24 * 3600),
+            keys_max: 100_000,
+            keys_bytes_max: 128 * 1024 * 1024,
             retry_after: Span::from_millis(100),
             is_credit_fixed: false,
             is_strict: false,

@@ -315,7 +315,7 @@ impl<B: Body> State<B> {
         self.ledger.dead += 1;
         let error_bytes = match error {
             EndBody::Handler(body) => body.payload_bytes().min(ERROR_BYTES_MAX as u64),
-            EndBody::Fixed(_) | EndBody::Text(_) => 0,
+            EndBody::Fixed(_) | EndBody::Text(_) | EndBody::Shared(_) => 0,
         };
         let bytes = LETTER_OVERHEAD_BYTES + body.kept_bytes() + error_bytes;
         if bytes > bytes_max {
@@ -390,6 +390,8 @@ fn excerpt<B: Body>(error: &EndBody<B>) -> Excerpt {
         EndBody::Handler(body) => return body.excerpt(ERROR_BYTES_MAX),
         EndBody::Fixed(text) => text,
         EndBody::Text(text) => &**text,
+        // Of a request that follows a task, which has a letter itself.
+        EndBody::Shared(_) => "",
     };
     Excerpt {
         content_type: ContentType::TEXT,

@@ -19,7 +19,7 @@ impl<B: Body> State<B> {
         if task.is_at_most_once
             || task.cancel.is_some()
             || task.tries >= task.tries_max
-            || !self.is_wanted(task)
+            || !self.is_wanted(key)
         {
             return false;
         }

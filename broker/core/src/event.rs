@@ -4,7 +4,8 @@ use alloc::boxed::Box;
 
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::command::{
-    Attempts, CancelRequest, Heartbeat, Hello, Host, Lost, Ready, ServiceAlias, ServiceRef, Window,
+    Attempts, CancelRequest, Fetch, Heartbeat, Hello, Host, Lost, Ready, ServiceAlias, ServiceRef,
+    Window,
 };
 use pinmesh_protocol::id::{AttemptId, ContentType, Priority, RequestId, Submission};
 use pinmesh_protocol::status::{EndStatus, ProgressKind, RefusedCode};
@@ -115,7 +116,7 @@ pub enum Event<'a, B> {
     /// CANCEL from a client.
     Cancel(Conn, CancelRequest),
     /// FETCH from a client.
-    Fetch(Conn, &'a [u8]),
+    Fetch(Conn, Fetch<'a>),
     /// READY.
     Ready(Conn, Ready<'a>),
     /// DONE.

@@ -225,7 +225,7 @@ impl<B: Body> State<B> {
             return false;
         }
         let request = (held.client_id, held.request_id);
-        match self.task_of_request(request) {
+        match self.task_of_request(request).map(|task| self.followed(task).unwrap_or(task)) {
             Some(task) if self.can_adopt(task, worker) => {
                 self.forget_inherited(held.attempt);
                 self.adopt(task, worker, held.attempt);
@@ -289,10 +289,8 @@ impl<B: Body> State<B> {
     /// kept ends it. `true`: it is not pending any more.
     pub(crate) fn claim_inherited(&mut self, key: TaskKey, out: &mut impl Outbox<B>) -> bool {
         let task = self.tasks.at(key.index());
-        let Some(client) = task.client().and_then(|client| self.clients.get(client)) else {
-            return false;
-        };
-        let request = (client.peer_id, task.request_id);
+        let Some(client_id) = self.client_id(task) else { return false };
+        let request = (client_id, task.request_id);
         let mut attempts = self.inherited.unclaimed(request);
         let has_end = |attempt: &AttemptId| self.inherited.attempts[attempt].has_end();
         let can_go_on =

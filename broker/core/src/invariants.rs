@@ -11,7 +11,7 @@ use crate::list::List;
 use crate::shares::CLASSES;
 use crate::slab::{Key, TaskKey};
 use crate::state::State;
-use crate::task::{NO_FLOW, Task, TaskState};
+use crate::task::{NO_FLOW, Owner, Task, TaskState};
 use crate::worker::WorkerState;
 
 impl<B: Body> Broker<B> {
@@ -34,16 +34,18 @@ impl<B: Body> Broker<B> {
 
 fn check_tasks<B: Body>(state: &State<B>, found: &mut Vec<String>) {
     let mut bytes = state.inherited.kept_bytes() + check_progress(state, found);
+    bytes += check_keys(state, found);
     let (mut held, mut delayed) = (0, 0);
     for (key, task) in state.tasks.iter() {
         bytes += task.kept_bytes();
         let has_ended = task.state == TaskState::Ended;
-        held += u64::from(!has_ended);
+        held += u64::from(!has_ended && !task.is_follower);
         delayed += u64::from(task.state == TaskState::Delayed);
         if task.state == TaskState::Delayed && (task.occupies || task.timer.is_none()) {
             found.push(format!("{key:?}: delayed, and nothing brings it back"));
         }
-        if has_ended != task.end.is_some() || has_ended == task.body.is_some() {
+        let has_body = !has_ended && !task.is_follower;
+        if has_ended != task.end.is_some() || has_body != task.body.is_some() {
             found.push(format!("{key:?}: body and end do not fit {:?}", task.state));
         }
         let is_in_ready = task.occupies
@@ -54,7 +56,7 @@ fn check_tasks<B: Body>(state: &State<B>, found: &mut Vec<String>) {
         if task.state == TaskState::InFlight && !task.occupies {
             found.push(format!("{key:?}: in flight with no worker"));
         }
-        if has_ended && task.client().is_none() && !task.occupies {
+        if has_ended && matches!(task.owner, Owner::Nobody(_)) && !task.occupies {
             found.push(format!("{key:?}: nobody needs it any more"));
         }
     }
@@ -98,13 +100,47 @@ fn check_progress<B: Body>(state: &State<B>, found: &mut Vec<String>) -> u64 {
     bytes
 }
 
+/// The bytes of the keys.
+fn check_keys<B: Body>(state: &State<B>, found: &mut Vec<String>) -> u64 {
+    let (bytes, is_sound) = state.keys.sums();
+    if !is_sound {
+        found.push("the tables of idempotency keys, or their sums, do not agree".into());
+    }
+    for (key, lead) in state.keys.leads() {
+        let shares = |task: &&Task<B>| task.shares() == Some(key);
+        let told = state.tasks.iter().map(|(_, task)| task).filter(shares).count();
+        let task = state.tasks.get(key);
+        let is_its = task.is_some_and(|task| matches!(task.owner, Owner::Key(_)));
+        if !is_its || told != lead.told as usize {
+            found.push(format!("{key:?}: {told} share its end, {} are counted", lead.told));
+        }
+        for follower in state.keys.waiting_for(key) {
+            let follower = state.tasks.get(follower);
+            if follower.is_none_or(|task| task.state != TaskState::Following(key)) {
+                found.push(format!("{key:?}: one that waits for it does not follow it"));
+            }
+        }
+    }
+    for (key, task) in state.tasks.iter() {
+        let is_known = match task.state {
+            TaskState::Following(lead) => state.keys.waiting_for(lead).any(|it| it == key),
+            _ => task.shares().is_none_or(|lead| state.keys.lead(lead).is_some()),
+        };
+        if !is_known || matches!(task.owner, Owner::Key(_)) != state.keys.lead(key).is_some() {
+            found.push(format!("{key:?}: it is not as the table of keys has it"));
+        }
+    }
+    bytes
+}
+
 fn check_queues<B: Body>(state: &State<B>, found: &mut Vec<String>) {
     let mut queued: Vec<TaskKey> = Vec::new();
     for (key, service) in state.services.iter() {
         let of_service = state
             .tasks
             .iter()
-            .filter(|(_, task)| task.service == key && task.state != TaskState::Ended);
+            .filter(|(_, task)| task.service == key && task.state != TaskState::Ended)
+            .filter(|(_, task)| !task.is_follower);
         let (unended, tasks) = (of_service.count(), service.tasks);
         if unended != tasks as usize {
             found.push(format!("{key:?}: {tasks} tasks counted, {unended} not ended"));
@@ -132,7 +168,8 @@ fn check_queues<B: Body>(state: &State<B>, found: &mut Vec<String>) {
             found.push(format!("{key:?}: {held} in flight, not {}", service.gate.in_flight));
         }
         let unended = state.tasks.iter().filter(|(_, task)| task.service == key);
-        let unended = unended.filter(|(_, task)| task.state != TaskState::Ended);
+        let unended =
+            unended.filter(|(_, task)| task.state != TaskState::Ended && !task.is_follower);
         let bytes: u64 = unended.map(|(_, task)| task.payload_bytes).sum();
         if bytes != service.bytes {
             found.push(format!("{key:?}: {bytes} bytes of tasks, not {}", service.bytes));

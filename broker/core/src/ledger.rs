@@ -11,7 +11,8 @@ pub struct Ledger {
     pub busy: u64,
     /// Answered REFUSED.
     pub refused: u64,
-    /// A higher submission of a task that is held: it takes that task's outcome.
+    /// A higher submission of a task that is held, or a request with the key of one: it takes that
+    /// task's outcome.
     pub joined: u64,
     /// A repeat of a submission that is held.
     pub ignored: u64,

@@ -222,6 +222,7 @@ impl<B: Body> State<B> {
                 self.stop_running(key, is_hard, out);
                 Ok(AdminReply::Stopping)
             }
+            TaskState::Following(_) => Err(AdminObjection::UnknownTask),
             TaskState::AwaitingEnd => Err(AdminObjection::AwaitsEnd),
             TaskState::Ended => Err(AdminObjection::HasEnded),
         }

@@ -1,15 +1,15 @@
 //! What clients do: SUBMIT, CANCEL, FETCH, and the acknowledgement of results.
 
-use pinmesh_protocol::command::{
-    Accepted, CancelAttempt, CancelRequest, Fetched, FromBroker, ServiceRef,
-};
-use pinmesh_protocol::id::{Dispatch, TaskId};
+use pinmesh_protocol::command::{Accepted, CancelAttempt, CancelRequest, FromBroker, ServiceRef};
+use pinmesh_protocol::id::{Dispatch, Submission, TaskId};
 use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
-use pinmesh_protocol::status::{FetchState, RefusedCode, Status};
+use pinmesh_protocol::status::{RefusedCode, Status};
 
 use crate::admission::Rejection;
 use crate::client::InLine;
 use crate::event::{Body, Conn, SubmitEvent};
+use crate::flow::Account;
+use crate::follow::KeyOf;
 use crate::list::Links;
 use crate::outbox::Outbox;
 use crate::session::Peer;
@@ -18,6 +18,19 @@ use crate::state::{State, Wake};
 use crate::task::{Cancel, EndBody, NO_FLOW, Owner, TASK_OVERHEAD_BYTES, Task, TaskState};
 use crate::time::Span;
 use crate::waiting::Charge;
+
+/// What becomes of a request that is held when it is handed in again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Renewal {
+    /// A higher submission of it is held.
+    Stale,
+    /// As it is held.
+    Same,
+    /// It has this submission from now on.
+    Higher,
+    /// Its end counted for the earlier submission only: it is a new request.
+    Void,
+}
 
 impl<B: Body> State<B> {
     #[inline]
@@ -49,9 +62,11 @@ impl<B: Body> State<B> {
             let reason = "too many unacknowledged results; send ACK";
             return self.refuse_session(conn, RefusedCode::Window, reason, out);
         }
-        match self.objection_to(client, service, &submit) {
+        let of = self.key_of(&submit);
+        match self.objection_to(client, service, &submit, of) {
             Some(rejection) => self.reject(key, &submit, rejection, out),
-            None => self.accept(conn, key, service, submit, out),
+            None if of == KeyOf::None => self.accept(conn, key, service, submit, out),
+            None => self.accept_with_key((conn, key), service, submit, of, out),
         }
     }
 
@@ -64,28 +79,47 @@ impl<B: Body> State<B> {
         submit: &SubmitEvent<'_, B>,
         out: &mut impl Outbox<B>,
     ) -> bool {
-        let task = self.tasks.at_mut(task_key.index());
-        if submit.submission < task.submission {
-            self.ledger.stale += 1;
-            return true;
-        }
-        if submit.submission == task.submission {
-            self.ledger.ignored += 1;
-        } else {
-            let is_void = task.end.as_ref().is_some_and(|end| {
-                matches!(end.status, Status::Cancelled | Status::NoService | Status::Lost)
-            });
-            if is_void {
-                self.unmap(client, submit.request_id);
-                return false;
+        match self.renew(client, task_key, submit.submission) {
+            Renewal::Stale => {
+                self.ledger.stale += 1;
+                return true;
             }
-            task.submission = submit.submission;
-            self.ledger.joined += 1;
+            Renewal::Void => return false,
+            Renewal::Same => self.ledger.ignored += 1,
+            Renewal::Higher => self.ledger.joined += 1,
         }
-        if submit.options.as_ref().is_ok_and(|options| options.accepted) {
-            accepted(conn, submit.request_id, task_key, out);
+        if submit.options.as_ref().is_ok_and(|options| options.accepted || options.detached)
+            && let Some(task) = self.followed(task_key)
+        {
+            accepted(conn, submit.request_id, task, out);
         }
         true
+    }
+
+    /// A request that is held is handed in again.
+    pub(crate) fn renew(
+        &mut self,
+        client: ClientKey,
+        key: TaskKey,
+        submission: Submission,
+    ) -> Renewal {
+        let task = self.tasks.at_mut(key.index());
+        if submission < task.submission {
+            return Renewal::Stale;
+        }
+        if submission == task.submission {
+            return Renewal::Same;
+        }
+        let is_void = task.end.as_ref().is_some_and(|end| {
+            matches!(end.status, Status::Cancelled | Status::NoService | Status::Lost)
+        });
+        if is_void {
+            let id = task.request_id;
+            self.unmap(client, id);
+            return Renewal::Void;
+        }
+        task.submission = submission;
+        Renewal::Higher
     }
 
     #[inline]
@@ -119,6 +153,42 @@ impl<B: Body> State<B> {
         submit: SubmitEvent<'_, B>,
         out: &mut impl Outbox<B>,
     ) {
+        let is_told = submit.options.as_ref().is_ok_and(|options| options.accepted);
+        let (request_id, bytes) = (submit.request_id, submit.body.payload_bytes());
+        let account = self.clients.at(key.index()).account;
+        let task = self.insert_task(Owner::Client(key), account, service, submit);
+        let client = self.clients.at_mut(key.index());
+        client.tasks += 1;
+        client.bytes += bytes;
+        client.insert_request(request_id, task);
+        if is_told {
+            accepted(conn, request_id, task, out);
+        }
+        self.start(task, out);
+    }
+
+    /// A task that has just come in takes over what a worker brought along for it, or goes its way.
+    #[inline]
+    pub(crate) fn start(&mut self, task: TaskKey, out: &mut impl Outbox<B>) {
+        if !self.inherited.is_empty() && self.claim_inherited(task, out) {
+            return;
+        }
+        let start_at = self.tasks.at(task.index()).start_at;
+        if start_at > self.now {
+            self.delay(task, start_at);
+        } else {
+            self.enqueue(task, out);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn insert_task(
+        &mut self,
+        owner: Owner,
+        account: Account,
+        service: ServiceKey,
+        submit: SubmitEvent<'_, B>,
+    ) -> TaskKey {
         self.ledger.accepted += 1;
         self.ledger.held += 1;
         let options = submit.options.unwrap_or_default();
@@ -135,12 +205,13 @@ impl<B: Body> State<B> {
         let deadline = submit.deadline_ns.map(|left| self.now.after(Span(left)));
         self.arrivals += 1;
         let task = self.tasks.insert(Task {
-            owner: Owner::Client(key),
-            runs_on: false,
+            owner,
+            runs_on: options.run_on,
+            is_follower: false,
             request_id: submit.request_id,
             submission: submit.submission,
             service,
-            account: self.clients.at(key.index()).account,
+            account,
             flow: NO_FLOW,
             place: 0,
             work: 0,
@@ -165,7 +236,7 @@ impl<B: Body> State<B> {
             worker: WorkerKey(0),
             received_at: self.now,
             queued_at: self.now,
-            start_at: self.now,
+            start_at: self.now.after(Span(options.start_after_ns.unwrap_or(0))),
             dispatched_at: self.now,
             deadline,
             max_runtime,
@@ -180,23 +251,10 @@ impl<B: Body> State<B> {
             self.tasks.at_mut(task.index()).timer = Some(timer);
         }
         self.bytes += kept + TASK_OVERHEAD_BYTES;
-        let client = self.clients.at_mut(key.index());
-        client.tasks += 1;
-        client.bytes += bytes;
-        client.insert_request(submit.request_id, task);
-        if options.accepted {
-            accepted(conn, submit.request_id, task, out);
-        }
         let queue = self.services.at_mut(service);
         queue.tasks += 1;
         queue.bytes += bytes;
-        if !self.inherited.is_empty() && self.claim_inherited(task, out) {
-            return;
-        }
-        match options.start_after_ns {
-            None | Some(0) => self.enqueue(task, out),
-            Some(after) => self.delay(task, self.now.after(Span(after))),
-        }
+        task
     }
 
     #[inline]
@@ -206,6 +264,7 @@ impl<B: Body> State<B> {
         count: u64,
         out: &mut impl Outbox<B>,
     ) {
+        let mut shared = alloc::vec::Vec::new();
         let Some(client) = self.clients.get_mut(key) else { return };
         while let Some(taken) = client.results.next_acknowledged(count) {
             let task_key = match taken {
@@ -219,9 +278,11 @@ impl<B: Body> State<B> {
                     continue;
                 }
             };
+            let lead = self.tasks.get(task_key).and_then(Task::shares);
+            let shared_bytes = lead.map_or(0, |lead| self.tasks.at(lead.index()).end_bytes());
             let Some(task) = self.tasks.get_mut(task_key) else { continue };
             task.owner = Owner::Nobody(client.peer_id);
-            client.results.remove_ahead(task.end_bytes());
+            client.results.remove_ahead(task.end_bytes() + shared_bytes);
             client.tasks -= 1;
             client.bytes -= task.payload_bytes;
             client.remove_request(task.request_id, task_key);
@@ -229,6 +290,10 @@ impl<B: Body> State<B> {
                 self.bytes -= task.kept_bytes();
                 self.tasks.discard(task_key);
             }
+            shared.extend(lead);
+        }
+        for lead in shared {
+            self.release_shared(lead);
         }
         self.send_results(key, out);
         if !self.progress.holds_nobody() {
@@ -254,6 +319,9 @@ impl<B: Body> State<B> {
                 self.finish(key, Status::Cancelled, None, text, out);
             }
             TaskState::InFlight => self.stop_running(key, cancel.is_hard, out),
+            TaskState::Following(lead) => {
+                self.stop_following(key, lead, Some(cancel.is_hard), out);
+            }
             TaskState::AwaitingEnd | TaskState::Ended => {}
         }
     }
@@ -290,17 +358,14 @@ impl<B: Body> State<B> {
         }
     }
 
-    pub(crate) fn on_fetch(&mut self, conn: Conn, key: &[u8], out: &mut impl Outbox<B>) {
-        if self.client_of(conn, "FETCH", out).is_some() {
-            // No task is detached yet, so there is no such key.
-            out.send(conn, FromBroker::Fetched(Fetched { key, state: FetchState::Unknown }));
-        }
-    }
-
     /// A client is gone for good: what waits is cancelled, what runs runs out, results are dropped.
     pub(crate) fn drop_client(&mut self, key: ClientKey, out: &mut impl Outbox<B>) {
         for task_key in self.clients.at(key.index()).tasks_sorted() {
             let task = self.tasks.at(task_key.index());
+            if let TaskState::Following(lead) = task.state {
+                self.stop_following(task_key, lead, None, out);
+                continue;
+            }
             let has_not_started = matches!(task.state, TaskState::Pending | TaskState::Delayed);
             if has_not_started && !task.runs_on {
                 let text = EndBody::Fixed("its client has been away for too long");
@@ -343,7 +408,7 @@ impl<B: Body> State<B> {
     }
 
     #[inline]
-    fn client_of(
+    pub(crate) fn client_of(
         &mut self,
         conn: Conn,
         command: &str,
@@ -360,7 +425,7 @@ impl<B: Body> State<B> {
     }
 }
 
-fn accepted<B>(
+pub(crate) fn accepted<B>(
     conn: Conn,
     request_id: pinmesh_protocol::id::RequestId,
     task: TaskKey,

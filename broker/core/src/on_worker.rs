@@ -280,7 +280,7 @@ impl<B: Body> State<B> {
         let task = self.tasks.at(key.index());
         let (service, worker) = (task.service, task.worker);
         match task.state {
-            TaskState::Pending | TaskState::Delayed => {}
+            TaskState::Pending | TaskState::Delayed | TaskState::Following(_) => {}
             TaskState::Ended => {
                 // Its service may be known no more.
                 self.requeue(key, out);

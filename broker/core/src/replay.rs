@@ -65,6 +65,7 @@ impl<B: Body> State<B> {
         let task = self.tasks.insert(Task {
             owner: Owner::Nobody(letter.client_id),
             runs_on: true,
+            is_follower: false,
             request_id: letter.request_id,
             submission: letter.submission,
             service,

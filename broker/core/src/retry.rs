@@ -181,7 +181,8 @@ impl<B: Body> State<B> {
                 self.stop_running(key, is_hard, out);
                 self.expire(key, out);
             }
-            TaskState::Ended => {}
+            TaskState::Following(_) => {}
+            TaskState::Ended => self.forget_key(key),
         }
     }
 

@@ -74,10 +74,6 @@ impl<K: Key, T> Slab<K, T> {
         self.len
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     #[inline]
     pub(crate) fn insert(&mut self, value: T) -> K {
         self.len += 1;

@@ -15,6 +15,7 @@ use crate::event::{Body, Conn};
 use crate::flow::Flows;
 use crate::group::Group;
 use crate::inherited::Inherited;
+use crate::keys::Keys;
 use crate::ledger::Ledger;
 use crate::outbox::Outbox;
 use crate::progress::Progress;
@@ -51,7 +52,7 @@ pub(crate) enum Wake {
     /// Dead letters may have been kept for too long.
     Dead,
     /// A task's deadline, or its start while it is delayed, or, while it awaits its end, the end of
-    /// that wait.
+    /// that wait, or, once it has ended, of the time of its key.
     Task(TaskKey),
 }
 
@@ -78,6 +79,7 @@ pub(crate) struct State<B> {
     pub(crate) peers: BTreeMap<PeerId, Peer>,
     pub(crate) places: BTreeMap<Place, WorkerKey>,
     pub(crate) inherited: Inherited<B>,
+    pub(crate) keys: Keys,
     pub(crate) progress: Progress<B>,
     pub(crate) dead: Dead<B>,
     /// Tasks that are replays and have not ended; beside the tasks, so that the others pay nothing.
@@ -112,6 +114,7 @@ impl<B: Body> State<B> {
             peers: BTreeMap::new(),
             places: BTreeMap::new(),
             inherited: Inherited::new(),
+            keys: Keys::default(),
             progress: Progress::new(),
             dead: Dead::new(),
             origins: BTreeMap::new(),
@@ -158,6 +161,9 @@ impl<B: Body> State<B> {
         if !self.progress.is_silent() {
             self.end_progress(key);
         }
+        if matches!(self.tasks.at(key.index()).owner, Owner::Key(_)) {
+            return self.end_for_followers(key, out);
+        }
         let Some(owner) = owner.filter(|owner| self.clients.get(*owner).is_some()) else {
             return self.forget_if_over(key);
         };
@@ -176,8 +182,13 @@ impl<B: Body> State<B> {
                 InLine::Answer => {}
                 InLine::Result(key) => {
                     let task = self.tasks.get(key);
-                    if let Some((head, body)) = task.and_then(Task::result) {
-                        let bytes = task.map_or(0, Task::end_bytes);
+                    let of = task.and_then(|task| {
+                        task.shares().map_or(Some(task), |lead| self.tasks.get(lead))
+                    });
+                    if let Some((task, of)) = task.zip(of)
+                        && let Some((head, body)) = task.result(of)
+                    {
+                        let bytes = of.end_bytes();
                         if !client.results.may_send(bytes, self.config.results_ahead_bytes) {
                             return;
                         }
@@ -217,7 +228,7 @@ impl<B: Body> State<B> {
         self.refund(key);
         self.stop_awaiting(key);
         let task = self.tasks.at(key.index());
-        if task.cancel.is_some() || !self.is_wanted(task) {
+        if task.cancel.is_some() || !self.is_wanted(key) {
             let text = EndBody::Fixed("cancelled before it was started");
             self.finish(key, Status::Cancelled, None, text, out);
             return;
@@ -322,25 +333,40 @@ impl<B: Body> State<B> {
         if task.state != TaskState::Ended || task.occupies || self.is_awaited(task) {
             return;
         }
+        let shared = task.shares();
         self.bytes -= task.kept_bytes();
         self.tasks.discard(key);
+        if let Some(lead) = shared {
+            self.release_shared(lead);
+        }
     }
 
     /// Whether another attempt of the task is worth its while.
-    pub(crate) fn is_wanted(&self, task: &Task<B>) -> bool {
-        task.runs_on || self.is_awaited(task)
+    pub(crate) fn is_wanted(&self, key: TaskKey) -> bool {
+        let task = self.tasks.at(key.index());
+        task.runs_on
+            || match task.owner {
+                Owner::Client(_) => self.is_awaited(task),
+                Owner::Key(_) => self.keys.is_waited_for(key),
+                Owner::Nobody(_) => false,
+            }
     }
 
     /// Whether somebody is to be told how the task ends, and has not acknowledged it.
+    #[inline]
     pub(crate) fn is_awaited(&self, task: &Task<B>) -> bool {
-        task.client().is_some_and(|key| self.clients.get(key).is_some())
+        match task.owner {
+            Owner::Client(key) => self.clients.get(key).is_some(),
+            Owner::Key(_) => true,
+            Owner::Nobody(_) => false,
+        }
     }
 
     /// The id of the client that asked for the task; `None`: it is forgotten.
     pub(crate) fn client_id(&self, task: &Task<B>) -> Option<PeerId> {
         match task.owner {
             Owner::Client(key) => self.clients.get(key).map(|client| client.peer_id),
-            Owner::Nobody(peer_id) => Some(peer_id),
+            Owner::Key(peer_id) | Owner::Nobody(peer_id) => Some(peer_id),
         }
     }
 

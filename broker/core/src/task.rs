@@ -10,7 +10,7 @@ use crate::event::Body;
 use crate::flow::Account;
 use crate::list::{Linked, Links};
 use crate::outbox::{ResultBody, ResultHead};
-use crate::slab::{ClientKey, ServiceKey, TimerKey, WorkerKey};
+use crate::slab::{ClientKey, ServiceKey, TaskKey, TimerKey, WorkerKey};
 use crate::time::{Span, Time};
 use crate::waiting::Charge;
 
@@ -31,6 +31,9 @@ pub(crate) enum TaskState {
     InFlight,
     /// Its worker is gone after it had started; its DONE may yet come (at-most-once only).
     AwaitingEnd,
+    /// It is a request that waits for that task, which has its key; it has no body, and stands in no
+    /// queue.
+    Following(TaskKey),
     /// Has its outcome. A worker may still be busy with it (`Task::occupies`).
     Ended,
 }
@@ -40,6 +43,8 @@ pub(crate) enum TaskState {
 pub(crate) enum Owner {
     /// It waits for the end, unless it is gone for good.
     Client(ClientKey),
+    /// Those who follow it, by its idempotency key, even when there are none at the moment.
+    Key(PeerId),
     /// Nobody waits. Workers are still told the id of whoever asked for it.
     Nobody(PeerId),
 }
@@ -80,6 +85,8 @@ pub(crate) enum EndBody<B> {
     Fixed(&'static str),
     /// The mesh's, with particulars.
     Text(Box<str>),
+    /// What that task has ended with, which is kept there.
+    Shared(TaskKey),
 }
 
 impl<B: Body> EndBody<B> {
@@ -90,17 +97,20 @@ impl<B: Body> EndBody<B> {
             Self::Handler(body) => body.kept_bytes(),
             Self::Fixed(_) => 0,
             Self::Text(text) => text.len() as u64,
+            Self::Shared(_) => 0,
         }
     }
 }
 
 impl<B> EndBody<B> {
-    pub(crate) fn as_result(&self) -> ResultBody<'_, B> {
-        match self {
+    /// `None`: another task keeps it.
+    pub(crate) fn as_result(&self) -> Option<ResultBody<'_, B>> {
+        Some(match self {
             Self::Handler(body) => ResultBody::Handler(body),
             Self::Fixed(text) => ResultBody::Text(text),
             Self::Text(text) => ResultBody::Text(text),
-        }
+            Self::Shared(_) => return None,
+        })
     }
 }
 
@@ -110,6 +120,8 @@ pub(crate) struct Task<B> {
     pub(crate) owner: Owner,
     /// It runs even if nobody waits for it.
     pub(crate) runs_on: bool,
+    /// It is a request that follows another task, and never runs.
+    pub(crate) is_follower: bool,
     pub(crate) request_id: RequestId,
     pub(crate) submission: Submission,
     pub(crate) service: ServiceKey,
@@ -219,7 +231,7 @@ impl<B> Task<B> {
         match self.state {
             TaskState::Pending => self.dispatch.0 > 0 && !self.is_closed,
             TaskState::InFlight | TaskState::AwaitingEnd => true,
-            TaskState::Delayed | TaskState::Ended => false,
+            TaskState::Delayed | TaskState::Following(_) | TaskState::Ended => false,
         }
     }
 
@@ -228,13 +240,22 @@ impl<B> Task<B> {
     pub(crate) const fn client(&self) -> Option<ClientKey> {
         match self.owner {
             Owner::Client(key) => Some(key),
-            Owner::Nobody(_) => None,
+            Owner::Key(_) | Owner::Nobody(_) => None,
         }
     }
 
-    /// RESULT of an ended task.
-    pub(crate) fn result(&self) -> Option<(ResultHead, ResultBody<'_, B>)> {
-        let end = self.end.as_ref()?;
+    /// The task that has ended for this one too.
+    #[inline]
+    pub(crate) fn shares(&self) -> Option<TaskKey> {
+        match self.end.as_ref()?.body {
+            EndBody::Shared(lead) => Some(lead),
+            EndBody::Handler(_) | EndBody::Fixed(_) | EndBody::Text(_) => None,
+        }
+    }
+
+    /// RESULT of an ended task, in the words of `of`: itself, or the task that has ended for it.
+    pub(crate) fn result<'a>(&self, of: &'a Task<B>) -> Option<(ResultHead, ResultBody<'a, B>)> {
+        let (end, words) = (self.end.as_ref()?, of.end.as_ref()?);
         let head = ResultHead {
             request_id: self.request_id,
             submission: self.submission,
@@ -243,6 +264,6 @@ impl<B> Task<B> {
             stages: end.stages,
             retry_after_ns: None,
         };
-        Some((head, end.body.as_result()))
+        Some((head, words.body.as_result()?))
     }
 }

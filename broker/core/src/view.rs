@@ -18,7 +18,7 @@ use crate::event::Body;
 use crate::service::Service;
 use crate::slab::{Key, ServiceKey, TaskKey};
 use crate::state::State;
-use crate::task::{Task, TaskState};
+use crate::task::{Owner, Task, TaskState};
 use crate::time::{Span, Time};
 use crate::worker::{Worker, WorkerState};
 
@@ -217,7 +217,8 @@ pub struct Explanation {
 impl<B: Body> Broker<B> {
     /// Every task, in no particular order. Takes time linear in what is held.
     pub fn tasks(&self) -> impl Iterator<Item = TaskView> {
-        self.state.tasks.iter().map(|(key, task)| task_view(&self.state, key, task))
+        let tasks = self.state.tasks.iter().filter(|(_, task)| !task.is_follower);
+        tasks.map(|(key, task)| task_view(&self.state, key, task))
     }
 
     /// Tasks among so many places of the store, of one service or of all, and where the next page
@@ -230,7 +231,9 @@ impl<B: Body> Broker<B> {
         let state = &self.state;
         let wanted = service.map(|name| state.services.named(name));
         let (page, next) = state.tasks.page(from, visits);
-        let is_wanted = |task: &Task<B>| wanted.is_none_or(|key| key == Some(task.service));
+        let is_wanted = |task: &Task<B>| {
+            !task.is_follower && wanted.is_none_or(|key| key == Some(task.service))
+        };
         let page = page.filter(|(_, task)| is_wanted(task));
         (page.map(|(key, task)| task_view(state, key, task)).collect(), next)
     }
@@ -358,7 +361,10 @@ fn task_view<B: Body>(state: &State<B>, key: TaskKey, task: &Task<B>) -> TaskVie
     let holder = task.occupies.then(|| state.workers.get(task.worker)).flatten();
     TaskView {
         task: TaskId(key.bits()),
-        client_id: task.client().and_then(|key| Some(state.clients.get(key)?.peer_id)),
+        client_id: match task.owner {
+            Owner::Client(_) | Owner::Key(_) => state.client_id(task),
+            Owner::Nobody(_) => None,
+        },
         request_id: task.request_id,
         submission: task.submission,
         standing: standing(task),
@@ -429,7 +435,7 @@ fn worker_standing(worker: &Worker) -> WorkerStanding {
 
 fn standing<B>(task: &Task<B>) -> TaskStanding {
     match (task.state, &task.end) {
-        (TaskState::Pending, _) => TaskStanding::Pending,
+        (TaskState::Pending | TaskState::Following(_), _) => TaskStanding::Pending,
         (TaskState::Delayed, _) => TaskStanding::Delayed(task.start_at),
         (TaskState::InFlight, _) => TaskStanding::InFlight,
         (TaskState::AwaitingEnd, _) => TaskStanding::AwaitingEnd,

@@ -13,6 +13,7 @@ mod gates;
 mod hostile;
 mod hosts;
 mod inherited;
+mod keys;
 mod later;
 mod losses;
 mod operator;

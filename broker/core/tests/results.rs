@@ -2,7 +2,7 @@
 
 use pinmesh_core::{Conn, Event, Span};
 use pinmesh_protocol::TaskOptions;
-use pinmesh_protocol::status::{EndStatus, FetchState, Role, Status};
+use pinmesh_protocol::status::{EndStatus, Role, Status};
 
 use crate::support::{
     Ask, Effect, SECOND, SLACK, Said, Sent, Sim, TestBody, at_most_once, attempt, peer, results,
@@ -278,13 +278,6 @@ fn a_client_whose_batch_is_stuck_gets_its_results_when_it_is_out() {
     assert!(results(&sim.done(&task)).is_empty());
     let effects = sim.event(Event::Sendable(client));
     assert_eq!(results(&effects), [(client, 1, Status::Ok)]);
-}
-
-#[test]
-fn a_fetch_of_a_key_that_nobody_gave_is_answered_unknown() {
-    let (mut sim, client) = served();
-    let effects = sim.event(Event::Fetch(client, b"key"));
-    assert_eq!(sent_to(&effects, client), [Sent::Fetched(b"key".to_vec(), FetchState::Unknown)]);
 }
 
 /// A client with four results of 10 bytes each (7 and what a test's body keeps beside them).

@@ -225,10 +225,49 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         section: "tasks",
+        key: "key_retention",
+        doc: "How long the outcome of a task with an idempotency key is kept after its end, where the \
+              task does not say: requests with the same key get it at once.",
+        set: |c, v| v.span(MS, 30 * DAY).map(|value| c.core.key_kept = value),
+        show: |c| quoted(show_span(c.core.key_kept)),
+    },
+    Setting {
+        section: "tasks",
+        key: "detached_retention",
+        doc: "The same for a detached task.",
+        set: |c, v| v.span(MS, 30 * DAY).map(|value| c.core.detached_kept = value),
+        show: |c| quoted(show_span(c.core.detached_kept)),
+    },
+    Setting {
+        section: "tasks",
+        key: "retention_max",
+        doc: "The longest that a task may say; one that asks for more is REFUSED. It bounds the two \
+              defaults too.",
+        set: |c, v| v.span(MS, 30 * DAY).map(|value| c.core.kept_max = value),
+        show: |c| quoted(show_span(c.core.kept_max)),
+    },
+    Setting {
+        section: "tasks",
         key: "retry_after",
         doc: "When a client that was told BUSY may try again.",
         set: |c, v| v.span(MS, HOUR).map(|value| c.core.retry_after = value),
         show: |c| quoted(show_span(c.core.retry_after)),
+    },
+    Setting {
+        section: "limits",
+        key: "keys",
+        doc: "Idempotency keys known at once, those with kept outcomes included; past it a task with a \
+              new one is BUSY.",
+        set: |c, v| v.count_u32(1, 10_000_000).map(|value| c.core.keys_max = value),
+        show: |c| plain(c.core.keys_max),
+    },
+    Setting {
+        section: "limits",
+        key: "keys_bytes",
+        doc: "Bytes of idempotency keys (256 each and their own) and of the outcomes kept under them, \
+              which are part of `memory`; past it a task with a new key is BUSY.",
+        set: |c, v| v.bytes(1024, MEMORY_MAX).map(|value| c.core.keys_bytes_max = value),
+        show: |c| quoted(show_bytes(c.core.keys_bytes_max)),
     },
     Setting {
         section: "limits",

@@ -22,6 +22,17 @@ Exit codes:
 `pinmesh NAME` runs the program `pinmesh-NAME` beside this one or on the PATH, so that
 `pinmesh broker`, `pinmesh worker` and `pinmesh bench` work where those are installed.";
 
+const RESULT_EXIT_CODES: &str = "\
+Exit codes:
+  0  the task has ended OK, and its output was printed
+  1  the task has ended otherwise, or not in time (--timeout)
+  2  the command line is wrong
+  3  no broker could be reached, or it refused the session
+  4  the output could not be written
+  5  the task has not ended (without --wait)
+  6  no broker knows the key: it was never given, or its retention has passed
+  130  interrupted; the task goes on";
+
 const ADMIN_EXIT_CODES: &str = "\
 Exit codes:
   0  done
@@ -85,6 +96,9 @@ pub(crate) enum Command {
     /// Run one task and print its output
     #[command(after_help = EXIT_CODES)]
     Call(Call),
+    /// Print the output of a task that was called with an idempotency key, by whomever
+    #[command(after_help = RESULT_EXIT_CODES)]
+    Result(Fetch),
     /// Run one task for each file or line; print the outputs, or write them to files
     #[command(after_help = EXIT_CODES)]
     Map(Box<Map>),
@@ -231,11 +245,45 @@ pub(crate) struct Call {
     /// outstanding]
     #[arg(long, value_name = "KEY")]
     pub(crate) affinity: Option<String>,
+    /// The idempotency key, 1 to 128 bytes: all calls with the same one are one task, which runs
+    /// once, and get its outcome, later ones too. It says where the task goes as well [default: none]
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["affinity", "progress"])]
+    pub(crate) idempotency_key: Option<String>,
+    /// How long the broker keeps the outcome under that key [default: the broker's, 10m; with
+    /// --detach 1h]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "idempotency_key")]
+    pub(crate) retention: Option<Duration>,
+    /// Do not wait for the output: end, with exit code 0, as soon as the broker has the task, which
+    /// goes on by itself. `pinmesh result KEY` prints its output
+    #[arg(long, requires = "idempotency_key")]
+    pub(crate) detach: bool,
+    /// If this command is gone before the task starts the task runs all the same [default: it is
+    /// cancelled after 60s]
+    #[arg(long)]
+    pub(crate) run_on: bool,
     /// Show what the task says while it runs, a line each on standard error
     #[arg(long)]
     pub(crate) progress: bool,
     #[command(flatten)]
     pub(crate) task: TaskArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Fetch {
+    /// The idempotency key of the task
+    pub(crate) key: String,
+    /// Wait until the task has ended [default: exit code 5 if it has not]
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait; then exit code 1, and the task goes on [default: for ever]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "wait")]
+    pub(crate) timeout: Option<Duration>,
+    /// What the output is
+    #[arg(long, value_enum, default_value_t = Format::Raw)]
+    pub(crate) format: Format,
+    /// Print an output that is no text to a terminal too
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]

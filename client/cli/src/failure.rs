@@ -10,6 +10,10 @@ pub(crate) const TASK_FAILED: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 pub(crate) const UNREACHABLE: u8 = 3;
 pub(crate) const OUTPUT: u8 = 4;
+/// `result`: the task has not ended.
+pub(crate) const NOT_ENDED: u8 = 5;
+/// `result`: no broker knows the key.
+pub(crate) const UNKNOWN_KEY: u8 = 6;
 pub(crate) const INTERRUPTED: u8 = 130;
 
 /// A message for standard error and an exit code.
@@ -73,6 +77,8 @@ impl From<Error> for Failure {
         let code = match error {
             Error::Unreachable { .. } | Error::SessionRefused { .. } => UNREACHABLE,
             Error::Invalid { .. } => USAGE,
+            Error::NotEnded => NOT_ENDED,
+            Error::UnknownKey => UNKNOWN_KEY,
             Error::Transport(_) | Error::System { .. } => UNREACHABLE,
             _ => TASK_FAILED,
         };

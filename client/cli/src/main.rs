@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let ended = match &cli.command {
         Command::Call(args) => tasks::call(&cli.connection, args),
+        Command::Result(args) => tasks::result(&cli.connection, args),
         Command::Map(args) => map::map(&cli.connection, args),
         Command::Ping(args) => tasks::ping(&cli.connection, args),
         Command::Services(args) => admin::services(args),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use pinmesh_client::{Bytes, Client, ContentType, Error, Handle, RawReply, Task, Update};
 
-use crate::args::{Call, Connection, Ping, TaskArgs};
+use crate::args::{Call, Connection, Fetch, Format, Ping, TaskArgs};
 use crate::failure::{Failure, OK};
 use crate::inputs::{read_all, read_file};
 use crate::keygen;
@@ -115,25 +115,55 @@ pub(crate) fn call(connection: &Connection, args: &Call) -> Result<u8, Failure> 
     let format = args.task.format;
     let input = format.encode(input).map_err(Failure::usage)?;
     let client = connect(connection, None)?;
-    let stop = Stop::on_signals()?;
     let mut task = task(&client, &args.service, &args.task, format.content_type());
     if let Some(key) = &args.affinity {
         task = task.key(key);
     }
+    if let Some(key) = &args.idempotency_key {
+        task = task.idempotency_key(key);
+    }
+    if let Some(retention) = args.retention {
+        task = task.retention(retention);
+    }
+    if args.run_on {
+        task = task.run_on();
+    }
+    if args.detach {
+        task.submit_detached_raw(input)?;
+        return Ok(OK);
+    }
+    let stop = Stop::on_signals()?;
     if args.progress {
         task = task.on_update(|update| say(words(&update).as_bytes()));
     }
-    let reply = await_reply(task.submit_raw(input)?, args, &stop)?;
+    let waits = Waits { timeout: args.task.timeout, service: Some(&args.service) };
+    let reply = await_reply(task.submit_raw(input)?, &waits, &stop)?;
+    print(reply, format, args.task.force)?;
+    let _ = client.close(GOODBYE);
+    Ok(OK)
+}
+
+pub(crate) fn result(connection: &Connection, args: &Fetch) -> Result<u8, Failure> {
+    let client = connect(connection, None)?;
+    let stop = Stop::on_signals()?;
+    let handle =
+        if args.wait { client.fetch_raw(&args.key) } else { client.try_fetch_raw(&args.key) };
+    let waits = Waits { timeout: args.timeout, service: None };
+    let reply = await_reply(handle?, &waits, &stop)?;
+    print(reply, args.format, args.force)?;
+    let _ = client.close(GOODBYE);
+    Ok(OK)
+}
+
+fn print(reply: RawReply, format: Format, is_forced: bool) -> Result<(), Failure> {
     let mut output = format.render(reply).map_err(Failure::task)?;
     let is_terminal = io::stdout().is_terminal();
-    if is_terminal && !args.task.force && !output.is_printable() {
+    if is_terminal && !is_forced && !output.is_printable() {
         return Err(Failure::terminal(output.bytes.len()));
     }
     // Bytes are handed on as they are, but a prompt after them should stand on its own line.
     output.is_text |= is_terminal;
-    write_out(&output.alone())?;
-    let _ = client.close(GOODBYE);
-    Ok(OK)
+    write_out(&output.alone())
 }
 
 /// An update, as people read it.
@@ -148,24 +178,39 @@ fn words(update: &Update) -> String {
     value.unwrap_or_else(|| format!("({} bytes)", update.value.len()))
 }
 
+/// How an output is waited for.
+struct Waits<'a> {
+    timeout: Option<Duration>,
+    /// Of a task of this command, which is cancelled with it; `None`: the task is another's.
+    service: Option<&'a str>,
+}
+
 /// Waits for the output. Whoever stops waiting cancels the task, and gives that a moment to reach
 /// the broker.
-fn await_reply(mut handle: Handle<Bytes>, args: &Call, stop: &Stop) -> Result<RawReply, Failure> {
+fn await_reply(
+    mut handle: Handle<Bytes>,
+    waits: &Waits<'_>,
+    stop: &Stop,
+) -> Result<RawReply, Failure> {
     let (start, mut is_told) = (Instant::now(), false);
     loop {
-        let timeout = args.task.timeout;
+        let timeout = waits.timeout;
         let left = timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
         match handle.wait_reply_timeout(left.unwrap_or(LOOK_EVERY).min(LOOK_EVERY)) {
             Err(Error::WaitTimedOut { .. }) => {}
             ended => return Ok(ended?),
         }
         let failure = if stop.is_wanted() {
-            Failure::interrupted("interrupted; the task was cancelled".into())
+            let what = if waits.service.is_some() { "was cancelled" } else { "goes on" };
+            Failure::interrupted(format!("interrupted; the task {what}"))
         } else if let (Some(waited), Some(Duration::ZERO)) = (timeout, left) {
             Error::WaitTimedOut { waited }.into()
         } else {
-            if !is_told && start.elapsed() >= NO_RESULT_AFTER {
-                say(no_result(&args.service).as_bytes());
+            if let Some(service) = waits.service
+                && !is_told
+                && start.elapsed() >= NO_RESULT_AFTER
+            {
+                say(no_result(service).as_bytes());
                 is_told = true;
             }
             continue;

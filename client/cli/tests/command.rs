@@ -272,3 +272,25 @@ fn another_command_is_the_program_of_that_name() {
     let (code, out, err) = said(&command.env("PATH", path.unwrap()).output().unwrap());
     assert_eq!((code, &*out), (7, "a --b\n"), "{err}");
 }
+
+#[test]
+fn result_prints_the_outcome_of_a_key_or_says_by_its_exit_code_why_not() {
+    let broker = FakeBroker::start();
+    let (code, out, err) = run(&broker.endpoint, &["result", "report"]);
+    assert_eq!((code, &*out, &*err), (0, "report", ""));
+    let (code, out, _) = run(&broker.endpoint, &["result", "unended", "--wait"]);
+    assert_eq!((code, &*out), (0, "unended"));
+    let (code, _, err) = run(&broker.endpoint, &["result", "unended"]);
+    assert!(code == 5 && err.contains("has not ended"), "{code} {err}");
+    let (code, _, err) = run(&broker.endpoint, &["result", "unknown", "--wait"]);
+    assert!(code == 6 && err.contains("no broker knows that key"), "{code} {err}");
+}
+
+#[test]
+fn a_detached_call_ends_when_the_broker_has_the_task() {
+    let broker = FakeBroker::start();
+    let words = ["call", "hold", "x", "--idempotency-key", "k", "--detach"];
+    assert_eq!(run(&broker.endpoint, &words), (0, String::new(), String::new()));
+    assert!(broker.seen().cancels.is_empty());
+    assert_eq!(run(&broker.endpoint, &["call", "hold", "x", "--detach"]).0, 2, "it needs a key");
+}

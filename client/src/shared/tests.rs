@@ -18,7 +18,15 @@ fn request(shared: &Shared, service: ServiceId) -> NewRequest<Body> {
     let ticket = Ticket::to_queue(Completions::default(), 0);
     let (input, started_at) = (Input::new(Vec::new()).unwrap(), shared.now());
     NewRequest {
-        body: Body { input, bytes: 0, service, started_at, ticket, listener: Listener::None },
+        body: Body {
+            input,
+            bytes: 0,
+            service,
+            started_at,
+            ticket,
+            listener: Listener::None,
+            accepted: None,
+        },
         bytes: 0,
         service,
         priority: Priority::default(),
@@ -29,6 +37,8 @@ fn request(shared: &Shared, service: ServiceId) -> NewRequest<Body> {
         is_at_most_once: false,
         shows_busy: false,
         key: None,
+        keeps_to_key: false,
+        fetch: None,
     }
 }
 

@@ -8,13 +8,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::codec::write_from_broker;
 use pinmesh_protocol::command::{
-    ClientProgress, FromBroker, Payload, ServiceRef, StageTimes, Submit, TaskResult, ToBroker,
-    Welcome,
+    Accepted, ClientProgress, Fetch, Fetched, FromBroker, Payload, ServiceRef, StageTimes, Submit,
+    TaskResult, ToBroker, Welcome,
 };
 use pinmesh_protocol::id::{ContentType, Dispatch, Epoch, RequestId, Submission, TaskId};
-use pinmesh_protocol::status::{ProgressKind, Status};
+use pinmesh_protocol::status::{FetchState, ProgressKind, Status};
 use pinmesh_protocol::{BatchReader, BatchWriter};
 use pinmesh_transport::{
     Context, ContextOptions, Frame, Message, Poller, Router, RoutingId, SendOutcome, SocketOptions,
@@ -232,11 +233,27 @@ impl Broker {
                     self.end(held, Status::Cancelled);
                 }
             }
+            ToBroker::Fetch(fetch) => self.on_fetch(from, &fetch),
             ToBroker::Heartbeat(heartbeat) => self.say(from, &FromBroker::Heartbeat(heartbeat)),
             ToBroker::Ack(count) => self.note(|seen| seen.acked = count),
             ToBroker::Goodbye => self.note(|seen| seen.goodbyes += 1),
             other => panic!("a client does not send {other:?}"),
         }
+    }
+
+    /// "unknown" is no key, the task of "unended" has not ended; others have ended with their key.
+    fn on_fetch(&mut self, to: RoutingId, fetch: &Fetch<'_>) {
+        let Fetch { request_id, submission, key, waits } = *fetch;
+        let state = match key {
+            b"unknown" => FetchState::Unknown,
+            b"unended" if !waits => FetchState::Pending,
+            _ => {
+                let (content_type, payload) = (ContentType::RAW, key.to_vec());
+                let held = Held { to, id: request_id, submission, content_type, payload };
+                return self.end(held, Status::Ok);
+            }
+        };
+        self.say(to, &FromBroker::Fetched(Fetched { request_id, submission, state }));
     }
 
     fn on_submit(
@@ -260,6 +277,11 @@ impl Broker {
                 frames.iter().flat_map(|frame| frame.iter().copied()).collect()
             }
         };
+        let options = submit.options.map(|options| TaskOptions::decode(options).unwrap());
+        if options.is_some_and(|options| options.detached && service != "fail") {
+            let accepted = Accepted { request_id: id, task: TaskId(9) };
+            self.say(to, &FromBroker::Accepted(accepted));
+        }
         let content_type = submit.content_type;
         let mut held = Held { to, id, submission, content_type, payload };
         match service {

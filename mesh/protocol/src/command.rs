@@ -246,11 +246,26 @@ pub struct Accepted {
     pub task: TaskId,
 }
 
+/// FETCH: the outcome of the task that has a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fetch<'a> {
+    /// The client's number for it, among those of its SUBMITs.
+    pub request_id: RequestId,
+    /// Which asking for it.
+    pub submission: Submission,
+    /// The idempotency key.
+    pub key: &'a [u8],
+    /// Answered when the task ends, rather than at once.
+    pub waits: bool,
+}
+
 /// Answer to FETCH where there is no result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Fetched<'a> {
-    /// FETCH's key.
-    pub key: &'a [u8],
+pub struct Fetched {
+    /// FETCH's.
+    pub request_id: RequestId,
+    /// FETCH's.
+    pub submission: Submission,
     /// Why there is none.
     pub state: FetchState,
 }
@@ -455,8 +470,8 @@ pub enum ToBroker<'a> {
     Submit(Submit<'a>),
     /// Client: no longer wanted.
     Cancel(CancelRequest),
-    /// Client: a detached result, by key.
-    Fetch(&'a [u8]),
+    /// Client: an outcome, by key.
+    Fetch(Fetch<'a>),
     /// Worker: what it serves and holds.
     Ready(Ready<'a>),
     /// Worker: an attempt ended.
@@ -497,7 +512,7 @@ pub enum FromBroker<'a> {
     /// Client: the broker has it.
     Accepted(Accepted),
     /// Client: there is no such result.
-    Fetched(Fetched<'a>),
+    Fetched(Fetched),
     /// Client: an update.
     Progress(ClientProgress<'a>),
     /// Worker: an attempt to run.

@@ -1,5 +1,7 @@
 //! What a client may ask of one task beyond its service, priority and deadline.
 
+use alloc::boxed::Box;
+
 #[cfg(feature = "serde")]
 use crate::error::DecodeError;
 
@@ -35,6 +37,19 @@ pub struct TaskOptions {
     /// What still runs when the deadline passes is killed rather than asked to stop.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "is_false"))]
     pub kill_at_deadline: bool,
+    /// The idempotency key, 1 to 128 bytes: requests with the same one stand for one task.
+    #[cfg_attr(feature = "serde", serde(with = "serde_bytes"))]
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub key: Option<Box<[u8]>>,
+    /// The task of the key goes on when nobody waits for it. Asks for ACCEPTED.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "is_false"))]
+    pub detached: bool,
+    /// How long the outcome is kept under the key, nanoseconds; the broker's default where absent.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub retention_ns: Option<u64>,
+    /// Run the task even if its client is gone for good by then; its outcome is dropped.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "is_false"))]
+    pub run_on: bool,
 }
 
 #[cfg(feature = "serde")]
@@ -60,7 +75,7 @@ impl TaskOptions {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         use crate::cursor::{Cursor, marker};
         use crate::error::Expected;
-        use crate::limits::{DEPTH_MAX, OPTIONS_BYTES_MAX};
+        use crate::limits::{DEPTH_MAX, KEY_BYTES_MAX, OPTIONS_BYTES_MAX};
 
         const WHAT: &str = "options";
         if bytes.len() > OPTIONS_BYTES_MAX {
@@ -81,6 +96,16 @@ impl TaskOptions {
         }
         if options.tries_max == Some(0) {
             return Err(zero("options.tries_max"));
+        }
+        if options.retention_ns == Some(0) {
+            return Err(zero("options.retention_ns"));
+        }
+        if let Some(key) = &options.key
+            && !(1..=KEY_BYTES_MAX).contains(&key.len())
+        {
+            let (field, value) = ("options.key", key.len() as i128);
+            let max = KEY_BYTES_MAX as u64;
+            return Err(DecodeError::OutOfRange { field, at: 0, value, min: 1, max });
         }
         Ok(options)
     }

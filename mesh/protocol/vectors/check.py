@@ -159,7 +159,8 @@ TO_BROKER = BOTH | {
         ("priority", uint(8, 10, 1)), ("deadline_ns", nil_or(u64)), ("content_type", u32),
         ("options", nil_or(options)), ("payload", payload)]),
     17: ("CANCEL", [("request_id", u64), ("submission", u32), ("is_hard", boolean)]),
-    18: ("FETCH", [("key", binary(KEY))]),
+    18: ("FETCH", [("request_id", u64), ("submission", u32), ("key", binary(KEY)),
+        ("waits", boolean)]),
     33: ("DONE", [*ATTEMPT, ("status", one_of(0, 1, 5, 10)), ("residence_ns", u64),
         ("service_ns", u64), *PAYLOAD]),
     34: ("READY", [("host", nil_or(peer_id)), ("slot", u16), ("incarnation", u32),
@@ -182,7 +183,7 @@ FROM_BROKER = BOTH | {
         ("tries", u32), ("stages", nil_or(array(u64, u64, u64, u64))), *PAYLOAD,
         ("retry_after_ns", nil_or(u64))]),
     25: ("ACCEPTED", [("request_id", u64), ("task", u64)]),
-    26: ("FETCHED", [("key", binary(KEY)), ("state", one_of(0, 1))]),
+    26: ("FETCHED", [("request_id", u64), ("submission", u32), ("state", one_of(0, 1))]),
     32: ("TASK", [("task", u64), ("dispatch", u32), ("client_id", peer_id), ("request_id", u64),
         ("submission", u32), ("service", service), ("tries", u32), ("deadline_ns", nil_or(u64)),
         ("max_runtime_ns", u64), ("content_type", u32), ("options", nil_or(options)),
@@ -271,6 +272,8 @@ class Message:
 def as_json(value):
     if type(value) is bytes:
         return {"bin": value.hex()}
+    if type(value) is dict:
+        return {name: as_json(item) for name, item in value.items()}
     return [as_json(item) for item in value] if type(value) is list else value
 
 

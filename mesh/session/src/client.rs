@@ -34,8 +34,8 @@ mod property;
 mod tests;
 
 pub use event::{
-    Cancel, ClientConfig, ClientCounters, ClientEvent, ClientOutbox, CloseReason, LinkId, LinkNews,
-    LocalEnd, NewRequest, Outcome, Pong, ServiceId, SubmitHeader, WakeReason,
+    Cancel, ClientConfig, ClientCounters, ClientEvent, ClientOutbox, CloseReason, FetchOf, LinkId,
+    LinkNews, LocalEnd, NewRequest, Outcome, Pong, ServiceId, SubmitHeader, WakeReason,
 };
 
 /// Service names that a client may use in its life.
@@ -211,11 +211,11 @@ impl<B> Client<B> {
                 None => self.counters.stale += 1,
             },
             // A second WELCOME is a repeated one; a client sends no ends that ACK could be about,
-            // has no aliases set for it, and does not FETCH.
-            FromBroker::Welcome(_)
-            | FromBroker::Ack(_)
-            | FromBroker::Service(_)
-            | FromBroker::Fetched(_) => self.counters.ignored += 1,
+            // has no aliases set for it.
+            FromBroker::Welcome(_) | FromBroker::Ack(_) | FromBroker::Service(_) => {
+                self.counters.ignored += 1
+            }
+            FromBroker::Fetched(fetched) => self.on_fetched(now, link, fetched, outbox),
             FromBroker::Task(_)
             | FromBroker::Drain
             | FromBroker::Recall(_)

@@ -8,7 +8,7 @@ use pinmesh_core::{
 };
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::command::{
-    Attempts, CancelRequest, Heartbeat, Held, Host, HostWorker, Lost, Ready, ServiceAlias,
+    Attempts, CancelRequest, Fetch, Heartbeat, Held, Host, HostWorker, Lost, Ready, ServiceAlias,
     ServiceRef, Window,
 };
 use pinmesh_protocol::id::{
@@ -25,6 +25,8 @@ use crate::shape::draw_limits;
 
 /// Names of the services; the last one is served by few.
 const SERVICES: [&str; 4] = ["red", "green", "blue", "grey"];
+/// Idempotency keys.
+const KEYS: [&str; 4] = ["one", "two", "three", "a long one, so that it counts"];
 /// Requests of which a client hands in some again.
 const REQUESTS: u64 = 40;
 
@@ -123,7 +125,7 @@ impl Barrage {
     }
 
     fn say_as_client(&mut self, conn: Conn) -> Result<(), String> {
-        match self.random.below(20) {
+        match self.random.below(22) {
             0 | 1 => {
                 let request_id = self.some_request();
                 let submission = Submission(self.random.between(1, 3) as u32);
@@ -135,7 +137,7 @@ impl Barrage {
                 let count = self.random.scale(1, 60);
                 self.event(Event::Ack(conn, count))
             }
-            7 => self.event(Event::Fetch(conn, b"key")),
+            7 | 9 => self.fetch(conn),
             8 => {
                 let name = SERVICES[self.random.below(4) as usize];
                 let alias = ServiceAlias { alias: self.random.below(4) as u32, name };
@@ -143,6 +145,22 @@ impl Barrage {
             }
             _ => self.submit(conn),
         }
+    }
+
+    fn fetch(&mut self, conn: Conn) -> Result<(), String> {
+        let is_new = self.random.percent(75);
+        self.requests += u64::from(is_new);
+        let request_id = if is_new { RequestId(self.requests) } else { self.some_request() };
+        let submission = Submission(self.random.between(1, 3) as u32);
+        let key = KEYS[self.random.below(KEYS.len() as u64) as usize].as_bytes();
+        let waits = self.random.one_in(2);
+        self.event(Event::Fetch(conn, Fetch { request_id, submission, key, waits }))
+    }
+
+    /// A key, for one in three requests.
+    fn some_key(&mut self) -> Option<Box<[u8]>> {
+        let key = KEYS[self.random.below(KEYS.len() as u64) as usize];
+        self.random.one_in(3).then(|| key.as_bytes().into())
     }
 
     fn some_request(&mut self) -> RequestId {
@@ -168,6 +186,10 @@ impl Barrage {
             backoff_max_ns: self.random.one_in(4).then(|| self.random.below(2 * S)),
             start_after_ns: self.random.one_in(8).then(|| self.random.below(4 * S)),
             kill_at_deadline: self.random.one_in(4),
+            key: self.some_key(),
+            detached: self.random.one_in(12),
+            retention_ns: self.random.one_in(12).then(|| self.random.scale(10 * MS, 10 * S)),
+            run_on: self.random.one_in(6),
         };
         let submit = SubmitEvent {
             request_id,

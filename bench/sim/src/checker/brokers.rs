@@ -68,6 +68,7 @@ pub struct Before {
     ledger: (u64, u64),
     /// Dead letters that came, and that left at a bound.
     dead: (u64, u64),
+    joined: u64,
     /// Only for what time does.
     counts: Option<Counts>,
     submitted: Option<(Conn, pinmesh_protocol::id::RequestId)>,
@@ -150,8 +151,13 @@ impl Checker {
             _ => None,
         };
         let counts = matches!(event, Event::Tick).then(|| core.counts());
-        let dead = (ledger.dead, ledger.dead_dropped);
-        Before { ledger: (ledger.accepted, ledger.ended()), dead, counts, submitted }
+        Before {
+            ledger: (ledger.accepted, ledger.ended()),
+            dead: (ledger.dead, ledger.dead_dropped),
+            joined: ledger.joined,
+            counts,
+            submitted,
+        }
     }
 
     /// After it.
@@ -177,13 +183,20 @@ impl Checker {
             self.fail(format!("epoch {epoch}: the ledger went back: {ledger:?}"));
         }
         if let Some((conn, request)) = before.submitted
-            && ledger.accepted > accepted
+            && (ledger.accepted > accepted || ledger.joined > before.joined)
             && let Some(Owner::Client(number)) = shell.owner(conn)
             && let Some(life) = self.lives.get_mut(&epoch)
         {
             let key = Key { client: number as u32, request };
-            life.open.insert(key);
-            life.told.remove(&key);
+            let has_key = self.requests.get(&key).is_some_and(|asked| asked.key.is_some());
+            if ledger.accepted > accepted || has_key {
+                life.open.insert(key);
+                life.told.remove(&key);
+            }
+            let is_told = effects.iter().any(|effect| matches!(effect, Effect::Result { .. }));
+            if ledger.accepted == accepted && has_key {
+                world.counters.add(if is_told { Count::KeyTold } else { Count::KeyJoined });
+            }
         }
         if let Some(counts) = before.counts {
             self.count_tick(world, epoch, counts, core.counts());
@@ -304,6 +317,9 @@ impl Checker {
                     ("client window", Count::BusyWindow),
                     ("of the service", Count::BusyService),
                     ("after its deadline", Count::BusyLate),
+                    ("another idempotency key", Count::BusyKeys),
+                    ("is being cancelled", Count::BusyCancelling),
+                    ("another service has this key", Count::RefusedKey),
                 ];
                 let found = words.iter().filter(|(words, _)| text.contains(words));
                 found.for_each(|(_, count)| world.counters.add(*count));
@@ -331,21 +347,25 @@ impl Checker {
                 self.fail(format!("{key}: epoch {epoch} says {now:?} after {before:?}"));
             }
             Some(_) => world.counters.add(Count::ResultAgain),
-            None => self.check_fence(epoch, key, output),
+            None => self.check_fence(world, epoch, key, output),
         }
     }
 
     /// The end of an attempt counts only while none was sent after it.
-    fn check_fence(&mut self, epoch: Epoch, key: Key, output: Option<Output>) {
+    fn check_fence(&mut self, world: &mut World, epoch: Epoch, key: Key, output: Option<Output>) {
         let Some(output) = output else { return };
         let Some((of, attempt, _)) = self.outputs.get(&output.token).copied() else {
             return self.fail(format!("{key}: epoch {epoch} answers what no handler returned"));
         };
-        if of == key && attempt.epoch != epoch && self.is_inherited(epoch, key, attempt) {
+        let is_its = self.is_same_work(of, key);
+        if of != key && is_its {
+            world.counters.add(Count::KeyShared);
+        }
+        if is_its && attempt.epoch != epoch && self.is_inherited(epoch, key, attempt) {
             return;
         }
         let latest = self.sent(epoch, attempt.task).map(|sent| sent.dispatch);
-        if of != key || attempt.epoch != epoch || latest != Some(attempt.dispatch) {
+        if !is_its || attempt.epoch != epoch || latest != Some(attempt.dispatch) {
             self.fail(format!(
                 "{key}: epoch {epoch} takes the end of {attempt}, latest dispatch {latest:?}"
             ));

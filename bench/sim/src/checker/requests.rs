@@ -7,7 +7,7 @@ use pinmesh_session::client::{LocalEnd, Outcome};
 
 use super::Checker;
 use crate::counters::Count;
-use crate::task::{Act, Key, Output};
+use crate::task::{Act, IdempotencyKey, Key, Output};
 use crate::world::World;
 
 /// What is known of a request.
@@ -17,6 +17,12 @@ pub struct Asked {
     pub act: Act,
     /// It may run at most once.
     pub is_at_most_once: bool,
+    /// Its task goes on without its client.
+    pub runs_on: bool,
+    /// It is a FETCH.
+    pub is_fetch: bool,
+    /// Its idempotency key.
+    pub key: Option<IdempotencyKey>,
     /// It has a deadline.
     pub has_deadline: bool,
     /// Its options cannot be read.
@@ -50,6 +56,9 @@ impl Default for Asked {
         Self {
             act: Act::Ok,
             is_at_most_once: false,
+            runs_on: false,
+            is_fetch: false,
+            key: None,
             has_deadline: false,
             has_bad_options: false,
             shows_busy: false,
@@ -71,6 +80,9 @@ impl Checker {
     /// A caller hands a request in.
     pub fn on_asked(&mut self, world: &mut World, key: Key, asked: Asked) {
         world.counters.add(Count::Requests);
+        if let Some(idempotency_key) = asked.key {
+            self.by_key.entry(idempotency_key).or_default().push(key);
+        }
         if self.requests.insert(key, asked).is_some() {
             self.fail(format!("{key}: a request id is used twice"));
         }
@@ -133,13 +145,18 @@ impl Checker {
         }
         let asked = asked.clone();
         let objection = match outcome {
-            Outcome::Result(result) => self.objection_to_result(key, &asked, result),
+            Outcome::Result(result) => {
+                world.counters.add_many(Count::Fetched, asked.is_fetch.into());
+                self.objection_to_result(key, &asked, result)
+            }
             Outcome::Local(end) => {
                 let (is_allowed, count) = match end {
                     LocalEnd::Expired => (asked.has_deadline, Some(Count::LocalExpired)),
                     LocalEnd::Cancelled => (asked.is_cancelled, Some(Count::LocalCancelled)),
                     LocalEnd::Lost => (asked.is_at_most_once, Some(Count::LocalLost)),
                     LocalEnd::Closed => (true, None),
+                    LocalEnd::NotEnded => (asked.is_fetch, Some(Count::FetchNotEnded)),
+                    LocalEnd::UnknownKey => (asked.is_fetch, Some(Count::FetchUnknown)),
                     LocalEnd::Full
                     | LocalEnd::PayloadTooLarge { .. }
                     | LocalEnd::HeaderTooLarge { .. } => (false, None),
@@ -169,7 +186,7 @@ impl Checker {
             let Some((of, attempt, status)) = self.outputs.get(&output.token) else {
                 return Some("no handler returned that");
             };
-            if *of != key || output.key != key {
+            if !self.is_same_work(*of, key) || output.key != *of {
                 return Some("it is somebody else's");
             }
             if Status::from(*status) != result.status {
@@ -178,6 +195,8 @@ impl Checker {
             // One that was handed to another broker meanwhile hears no more of this one.
             if self.is_current(attempt.epoch)
                 && result.submission == asked.submission
+                // Nobody hears what tasks with a key say while they run.
+                && asked.key.is_none()
                 && let Some(why) = self.unheard(key, *attempt)
             {
                 return Some(why);
@@ -186,23 +205,41 @@ impl Checker {
         let has_output = output.is_some() && result.stages.is_some();
         let is_allowed = match result.status {
             Status::Ok | Status::Failed => has_output,
-            Status::Expired => asked.has_deadline,
-            Status::TimedOut => asked.overruns > 0,
+            // The options of the request that came first are those of a key's task.
+            Status::Expired => self.any_alike(key, |asked| asked.has_deadline),
+            Status::TimedOut => self.any_alike(key, |asked| asked.overruns > 0),
             Status::Crashed => result.tries > 0,
             Status::Cancelled => {
                 asked.is_cancelled
-                    || asked.is_operator_cancelled
+                    || asked.is_fetch
+                    || self.any_alike(key, |asked| asked.is_operator_cancelled)
                     || (has_output && self.has_drained_hosts)
             }
             Status::Busy => asked.shows_busy || asked.is_cancelled || asked.has_deadline,
             Status::NoService => true,
-            Status::Refused => asked.has_bad_options,
-            Status::Lost => asked.is_at_most_once,
+            Status::Refused => {
+                asked.has_bad_options || asked.key.is_some_and(|key| key.service.is_none())
+            }
+            Status::Lost => self.any_alike(key, |asked| asked.is_at_most_once),
         };
         if result.submission > asked.submission {
             return Some("a submission that was never sent");
         }
         (!is_allowed).then_some("nothing that was done or asked allows that")
+    }
+
+    /// Whether a run for one request may be the other's too.
+    pub(super) fn is_same_work(&self, of: Key, key: Key) -> bool {
+        let key_of = |key| self.requests.get(&key).and_then(|asked| asked.key);
+        of == key || key_of(of).is_some_and(|of| Some(of) == key_of(key))
+    }
+
+    /// Whether it is so of the request, or of any with the same idempotency key.
+    fn any_alike(&self, key: Key, is_so: impl Fn(&Asked) -> bool) -> bool {
+        let Some(asked) = self.requests.get(&key) else { return false };
+        let alike = asked.key.and_then(|key| self.by_key.get(&key));
+        let mut alike = alike.into_iter().flatten().filter_map(|key| self.requests.get(key));
+        is_so(asked) || alike.any(is_so)
     }
 
     /// Requests of living clients that have not ended.

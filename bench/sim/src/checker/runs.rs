@@ -80,6 +80,9 @@ impl Checker {
             return self.fail(format!("{name} starts {key}, which nobody asked for"));
         };
         asked.starts += 1;
+        if asked.runs_on && self.dead_clients.contains(&key.client) {
+            world.counters.add(Count::RanOn);
+        }
         if self.is_told {
             asked.ran_on.push(name.clone());
         }

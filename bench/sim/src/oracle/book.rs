@@ -154,6 +154,8 @@ pub(super) enum State {
     InFlight,
     /// Its worker is gone after it had started; its end is waited for until then.
     Awaiting(u64),
+    /// It is a request that waits for the task of its key, `Task::follows`.
+    Following,
     Ended,
 }
 
@@ -166,6 +168,28 @@ pub(super) struct End {
     pub(super) said: Option<Said>,
 }
 
+/// The idempotency key of a task.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Key {
+    pub(super) bytes: Box<[u8]>,
+    /// Requests may join, or get the outcome.
+    pub(super) is_listed: bool,
+    /// How long the outcome is kept, and, once it has ended, until when.
+    pub(super) kept: u64,
+    pub(super) until: Option<u64>,
+}
+
+/// A request with a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Follows {
+    /// The task.
+    pub(super) lead: Age,
+    /// It was handed in by SUBMIT: with the last of them the task is cancelled.
+    pub(super) is_submitted: bool,
+    /// It has ended with the task.
+    pub(super) shares: bool,
+}
+
 /// A task from its acceptance until nobody needs it any more.
 #[derive(Clone, Debug)]
 pub(super) struct Task {
@@ -175,6 +199,10 @@ pub(super) struct Task {
     pub(super) asked_by: PeerId,
     /// It runs even if nobody waits for it.
     pub(super) runs_on: bool,
+    /// It has this key; `None`: none, or none any more.
+    pub(super) key: Option<Key>,
+    /// It is a request with a key, for that task.
+    pub(super) follows: Option<Follows>,
     pub(super) request: RequestId,
     pub(super) submission: Submission,
     pub(super) service: String,
@@ -263,17 +291,12 @@ impl Worker {
 }
 
 impl Task {
-    /// Whether another attempt is worth its while.
-    pub(super) const fn is_wanted(&self) -> bool {
-        self.runs_on || self.client.is_some()
-    }
-
     /// "An attempt is open until its end is taken or the next dispatch."
     pub(super) const fn is_open(&self) -> bool {
         match self.state {
             State::Pending => self.dispatch.0 > 0 && !self.is_closed,
             State::InFlight | State::Awaiting(_) => true,
-            State::Delayed(_) | State::Ended => false,
+            State::Delayed(_) | State::Following | State::Ended => false,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! What clients do: SUBMIT, CANCEL, FETCH, ACK; and being gone for good.
 
 use pinmesh_core::{Body as _, Conn, ResultHead, Span, SubmitEvent};
+use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::command::{CancelAttempt, CancelRequest, ServiceRef};
 use pinmesh_protocol::id::{AttemptId, Dispatch, PeerId, TaskId};
 use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
-use pinmesh_protocol::status::{FetchState, RefusedCode, Status};
+use pinmesh_protocol::status::{RefusedCode, Status};
 
 use super::book::{Age, InLine, State, Task, Who, WorkerNo};
 use super::time::Due;
@@ -16,7 +17,7 @@ pub(super) const TASK_BYTES: u64 = 512;
 
 impl Oracle {
     /// The client of a session; a session of anybody else is refused.
-    fn client_of(&mut self, conn: Conn) -> Option<PeerId> {
+    pub(super) fn client_of(&mut self, conn: Conn) -> Option<PeerId> {
         match self.sessions.get(&conn)?.who {
             Who::Client(id) => Some(id),
             Who::Worker(_) | Who::Host(_) => {
@@ -53,22 +54,50 @@ impl Oracle {
             Effect::Send { to, command } => *to == conn && *command == refusal,
             _ => false,
         });
-        let results = self.clients[&id].results.iter();
-        let unacknowledged =
-            results.filter(|told| !matches!(told, InLine::Update(_))).count() as u64;
-        if is_refused && unacknowledged > u64::from(self.config.client_window_tasks) {
+        if is_refused && self.has_many_unacknowledged(id) {
             self.ledger.refused += 1;
             return self.refuse_session(conn, RefusedCode::Window);
         }
+        let options = submit.options.clone().unwrap_or_default();
+        let lead = options.key.as_ref().and_then(|key| self.lead_of(key));
         let usual = self.config.retry_after.0;
-        match self.objection_to(id, &service, submit) {
-            Some(status) => self.reject(conn, submit, status, usual),
-            None => match self.turned_away(conn, id, &service, submit, effects) {
-                Some(retry_after) => {
-                    self.reject(conn, submit, Status::Busy, retry_after.max(usual));
+        let turned_away =
+            lead.is_none().then(|| self.turned_away(conn, id, &service, submit, effects));
+        match (self.objection_to(id, &service, submit, lead), turned_away.flatten()) {
+            (Some(status), _) => self.reject(conn, submit, status, usual),
+            (None, Some(retry_after)) => {
+                self.reject(conn, submit, Status::Busy, retry_after.max(usual));
+            }
+            (None, None) if options.key.is_some() => {
+                self.accept_with_key((conn, id), service, submit, lead);
+            }
+            (None, None) => {
+                let age = self.accept(id, service, submit);
+                if let Some(task) = self.tasks.get_mut(&age) {
+                    task.client = Some(id);
                 }
-                None => self.accept(conn, id, service, submit),
-            },
+                if let Some(client) = self.clients.get_mut(&id) {
+                    client.requests.insert(submit.request_id, age);
+                }
+                if options.accepted {
+                    self.expect(Expected::Accepted(conn, submit.request_id, age));
+                }
+                self.start(age, id, &options);
+            }
+        }
+    }
+
+    /// A task that has come in takes over what a worker brought along for it, or waits, for its start
+    /// first.
+    pub(super) fn start(&mut self, age: Age, id: PeerId, options: &TaskOptions) {
+        if self.claim(age, id) {
+            return;
+        }
+        let start_after = options.start_after_ns.unwrap_or(0);
+        if start_after > 0
+            && let Some(task) = self.tasks.get_mut(&age)
+        {
+            task.state = State::Delayed(self.now.saturating_add(start_after));
         }
     }
 
@@ -102,6 +131,13 @@ impl Oracle {
         })
     }
 
+    pub(super) fn has_many_unacknowledged(&self, id: PeerId) -> bool {
+        let results = self.clients[&id].results.iter();
+        let unacknowledged =
+            results.filter(|told| !matches!(told, InLine::Update(_))).count() as u64;
+        unacknowledged > u64::from(self.config.client_window_tasks)
+    }
+
     /// A request that is held: nothing runs twice for it. `false`: it is a new task all the same.
     fn is_known(
         &mut self,
@@ -129,7 +165,9 @@ impl Oracle {
             task.submission = submit.submission;
             self.ledger.joined += 1;
         }
-        if submit.options.as_ref().is_ok_and(|options| options.accepted) {
+        if submit.options.as_ref().is_ok_and(|options| options.accepted || options.detached)
+            && let Some(age) = self.followed(age)
+        {
             self.expect(Expected::Accepted(conn, submit.request_id, age));
         }
         true
@@ -141,14 +179,17 @@ impl Oracle {
         id: PeerId,
         service: &str,
         submit: &SubmitEvent<'_, Body>,
+        lead: Option<Age>,
     ) -> Option<Status> {
         let bytes = submit.body.payload_bytes();
+        let options = submit.options.clone().unwrap_or_default();
         let is_named = matches!(submit.service, ServiceRef::Name(_));
         let has_bad_name = service.is_empty() || service.len() > SERVICE_BYTES_MAX;
         let room = self.config.services_max - self.config.services_max / 4;
         if is_named && (has_bad_name || !self.has_room_for(service, room))
             || submit.options.is_err()
             || bytes > self.config.payload_bytes_max
+            || self.refuses_key(service, &options, lead)
         {
             return Some(Status::Refused);
         }
@@ -157,9 +198,12 @@ impl Oracle {
             unfinished.fold((0, 0), |(tasks, held), task| (tasks + 1, held + task.bytes));
         let is_past_window = tasks >= self.config.client_window_tasks
             || tasks > 0 && held + bytes > self.config.client_window_bytes;
-        let is_past_budget = self.counts.bytes + bytes + TASK_BYTES > self.config.memory_bytes_max;
+        // The payload of a request that joins a task is dropped.
+        let kept = if lead.is_some() { 0 } else { bytes };
+        let is_past_budget = self.counts.bytes + kept + TASK_BYTES > self.config.memory_bytes_max;
         let is_past_service = self.is_past_service_limits(service, bytes, 0);
-        (self.is_draining || is_past_window || is_past_budget || is_past_service)
+        let is_closed = lead.is_none() && (self.is_draining || is_past_service);
+        (is_closed || is_past_window || is_past_budget || self.is_busy_with(&options, lead))
             .then_some(Status::Busy)
     }
 
@@ -183,10 +227,17 @@ impl Oracle {
         self.answers.push((conn, head));
     }
 
-    fn accept(&mut self, conn: Conn, id: PeerId, service: String, submit: &SubmitEvent<'_, Body>) {
+    /// A task comes in, for nobody yet.
+    pub(super) fn accept(
+        &mut self,
+        id: PeerId,
+        service: String,
+        submit: &SubmitEvent<'_, Body>,
+    ) -> Age {
         self.ledger.accepted += 1;
         self.ledger.held += 1;
-        let age = self.ledger.accepted + self.ledger.replayed;
+        self.tasks_seen += 1;
+        let age = self.tasks_seen;
         let options = submit.options.clone().unwrap_or_default();
         // A task's own word, or else its service's, or else the broker's.
         let (usual, config) = (self.limits_of(&service).task_defaults, &self.config);
@@ -198,9 +249,11 @@ impl Oracle {
         let backoff = one_of(options.backoff_ns, usual.backoff, config.backoff);
         let backoff_max = one_of(options.backoff_max_ns, usual.backoff_max, config.backoff_max);
         let task = Task {
-            client: Some(id),
+            client: None,
             asked_by: id,
-            runs_on: false,
+            runs_on: options.run_on,
+            key: None,
+            follows: None,
             request: submit.request_id,
             submission: submit.submission,
             service,
@@ -239,21 +292,7 @@ impl Oracle {
             id: None,
         };
         self.tasks.insert(age, task);
-        if let Some(client) = self.clients.get_mut(&id) {
-            client.requests.insert(submit.request_id, age);
-        }
-        if options.accepted {
-            self.expect(Expected::Accepted(conn, submit.request_id, age));
-        }
-        if self.claim(age, id) {
-            return;
-        }
-        let start_after = options.start_after_ns.unwrap_or(0);
-        if start_after > 0
-            && let Some(task) = self.tasks.get_mut(&age)
-        {
-            task.state = State::Delayed(self.now.saturating_add(start_after));
-        }
+        age
     }
 
     pub(super) fn on_cancel(&mut self, conn: Conn, cancel: CancelRequest) {
@@ -266,6 +305,7 @@ impl Oracle {
         match task.state {
             State::Pending | State::Delayed(_) => self.end(age, Status::Cancelled),
             State::InFlight => self.stop_running(age, cancel.is_hard),
+            State::Following => self.stop_following(age, Some(cancel.is_hard)),
             State::Awaiting(_) | State::Ended => {}
         }
     }
@@ -315,12 +355,6 @@ impl Oracle {
         }
     }
 
-    pub(super) fn on_fetch(&mut self, conn: Conn) {
-        if self.client_of(conn).is_some() {
-            self.expect(Expected::Sent(conn, Sent::Fetched(FetchState::Unknown)));
-        }
-    }
-
     /// "I have taken the first n": of more than were sent, all.
     pub(super) fn on_results_taken(&mut self, id: PeerId, count: u64) {
         self.take_results(id, count);
@@ -354,7 +388,9 @@ impl Oracle {
             self.tasks.iter().filter(|(_, task)| is_its(task)).map(|(age, _)| *age).collect();
         for age in ages {
             let task = &self.tasks[&age];
-            if matches!(task.state, State::Pending | State::Delayed(_)) && !task.runs_on {
+            if task.state == State::Following {
+                self.stop_following(age, None);
+            } else if matches!(task.state, State::Pending | State::Delayed(_)) && !task.runs_on {
                 let others = [Due::Deadline(age), Due::NoService(age)];
                 self.ambiguous += u64::from(others.iter().any(|due| self.may_happen(*due)));
                 self.end(age, Status::Cancelled);

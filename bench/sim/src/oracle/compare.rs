@@ -20,7 +20,9 @@ pub(super) const WORDS_MAX: u64 = 300;
 impl Oracle {
     /// Learns the number of a task that has come in.
     pub(super) fn learn(&mut self, core: &Broker<Body>) {
-        let Some((age, task)) = self.tasks.last_key_value() else { return };
+        // Behind it there may be the request that follows it.
+        let mut latest = self.tasks.iter().rev();
+        let Some((age, task)) = latest.find(|(_, task)| task.follows.is_none()) else { return };
         if task.id.is_some() {
             return;
         }
@@ -151,6 +153,32 @@ impl Oracle {
                 _ => {}
             }
         }
+        self.settle_vanished(core);
+    }
+
+    /// Of a task that nobody waits for only the sums tell how it has ended.
+    fn settle_vanished(&mut self, core: &Broker<Body>) {
+        let held: Vec<TaskId> = core.tasks().map(|view| view.task).collect();
+        let is_gone = |task: &Task| {
+            let is_held = task.id.is_none_or(|id| held.contains(&id));
+            task.state != State::Ended && task.follows.is_none() && !is_held
+        };
+        let gone = self.tasks.iter().filter(|(_, task)| is_gone(task)).map(|(age, _)| *age);
+        for age in gone.collect::<Vec<Age>>() {
+            if self.tasks[&age].holder.is_some() {
+                self.bring_back(Some(age));
+            }
+            let (real, ours) = (core.ledger(), &self.ledger);
+            let sums = [
+                (Due::Deadline(age), real.expired > ours.expired),
+                (Due::NoService(age), real.no_service > ours.no_service),
+            ];
+            let mut due =
+                sums.into_iter().filter(|(due, is_more)| *is_more && self.may_happen(*due));
+            if let Some((due, _)) = due.next() {
+                self.happen(due);
+            }
+        }
     }
 
     /// Everything that both know must be the same.
@@ -216,12 +244,12 @@ impl Oracle {
                 return Some(format!("{}: the broker has {view:?}, not {expected:?}", name(task)));
             }
         }
-        if count == self.tasks.len() {
+        let own = self.tasks.values().filter(|task| task.follows.is_none());
+        if count == own.clone().count() {
             return None;
         }
         let real: BTreeMap<TaskId, TaskView> = core.tasks().map(|view| (view.task, view)).collect();
-        let mut missing =
-            self.tasks.values().filter(|task| task.id.is_none_or(|id| !real.contains_key(&id)));
+        let mut missing = own.filter(|task| task.id.is_none_or(|id| !real.contains_key(&id)));
         missing.next().map(|task| format!("{} has vanished: {:?}", name(task), task.state))
     }
 
@@ -229,11 +257,11 @@ impl Oracle {
         let holder = task.holder.and_then(|number| self.workers.get(&number));
         TaskView {
             task: id,
-            client_id: task.client,
+            client_id: task.client.or(task.key.as_ref().map(|_| task.asked_by)),
             request_id: task.request,
             submission: task.submission,
             standing: match (&task.state, &task.end) {
-                (State::Pending, _) => TaskStanding::Pending,
+                (State::Pending | State::Following, _) => TaskStanding::Pending,
                 (State::Delayed(at), _) => TaskStanding::Delayed(Time(*at)),
                 (State::InFlight, _) => TaskStanding::InFlight,
                 (State::Awaiting(_), _) | (State::Ended, None) => TaskStanding::AwaitingEnd,
@@ -287,7 +315,10 @@ impl Oracle {
             expected.pending += u64::from(task.state == State::Pending);
             expected.delayed += u64::from(matches!(task.state, State::Delayed(_)));
             expected.in_flight += u64::from(task.holder.is_some());
+            least += task.key.as_ref().map_or(0, |key| key.cost(&task.service));
+            let shares = task.follows.is_some_and(|follows| follows.shares);
             match task.end.as_ref().map(|end| &end.said) {
+                _ if shares || task.state == State::Following => {}
                 None => least += task.bytes,
                 Some(Some(Said::Handler(bytes))) => least += bytes.len() as u64,
                 Some(Some(Said::Text(_)) | None) => words += WORDS_MAX,

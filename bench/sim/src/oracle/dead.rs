@@ -284,7 +284,8 @@ impl Oracle {
         self.ledger.dead_held -= 1;
         self.ledger.replayed += 1;
         self.ledger.held += 1;
-        let age = self.ledger.accepted + self.ledger.replayed;
+        self.tasks_seen += 1;
+        let age = self.tasks_seen;
         let again = Task {
             client: None,
             runs_on: true,

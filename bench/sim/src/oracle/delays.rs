@@ -29,10 +29,11 @@ impl Oracle {
         status: Status,
         end: (Option<StageTimes>, Option<Said>),
     ) {
+        let is_wanted = self.is_wanted(age);
         let Some(task) = self.tasks.get_mut(&age) else { return };
         let is_over = task.is_at_most_once
             || task.cancelled.is_some()
-            || !task.is_wanted()
+            || !is_wanted
             || task.tries >= task.tries_max
             || task.deadline.is_some_and(|at| at <= self.now);
         if is_over {

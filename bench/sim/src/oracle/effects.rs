@@ -222,7 +222,9 @@ impl Oracle {
             let is_its = task.client == Some(id) && task.request == head.request_id;
             is_its && task.state != State::Ended
         });
-        if let Some(age) = its.next().map(|(age, _)| *age) {
+        // What ends a request with a key is the end of the task of its key.
+        let age = its.next().map(|(age, task)| task.follows.map_or(*age, |follows| follows.lead));
+        if let Some(age) = age {
             if is_back {
                 self.bring_back(Some(age));
             }
@@ -232,7 +234,13 @@ impl Oracle {
 
     /// Lets happen what ends the task with this status, if something may.
     pub(super) fn end_as(&mut self, age: Age, status: Status) {
+        if self.is_tick && status == Status::Cancelled {
+            self.drop_who_waits(age);
+        }
         let Some(state) = self.tasks.get(&age).map(|task| task.state) else { return };
+        if state == State::Ended {
+            return;
+        }
         let own = match status {
             Status::NoService => Some(Due::NoService(age)),
             Status::Lost => Some(Due::NoEnd(age)),

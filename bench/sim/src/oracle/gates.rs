@@ -125,6 +125,7 @@ impl Oracle {
     pub(super) fn is_past_service_limits(&self, service: &str, bytes: u64, sent: u32) -> bool {
         let limits = self.limits_of(service);
         let its = self.tasks.values().filter(|task| task.service == service);
+        let its = its.filter(|task| task.follows.is_none());
         let unended = its.filter(|task| task.state != State::Ended);
         let (mut pending, mut held, mut count) = (0, 0, 0);
         for task in unended {
@@ -218,6 +219,7 @@ impl Oracle {
                 self.stop_running(age, is_hard);
                 Ok(AdminReply::Stopping)
             }
+            State::Following => Err(AdminObjection::UnknownTask),
             State::Awaiting(_) => Err(AdminObjection::AwaitsEnd),
             State::Ended => Err(AdminObjection::HasEnded),
         })

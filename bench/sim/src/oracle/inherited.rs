@@ -82,8 +82,8 @@ impl Oracle {
             return false;
         }
         let client = self.clients.get(&held.client_id);
-        if let Some(age) = client.and_then(|client| client.requests.get(&held.request_id)).copied()
-        {
+        let age = client.and_then(|client| client.requests.get(&held.request_id)).copied();
+        if let Some(age) = age.map(|age| self.followed(age).unwrap_or(age)) {
             if self.can_adopt(age, number) {
                 self.adopt(age, number, attempt);
                 if let Some(task) = self.tasks.get_mut(&age) {

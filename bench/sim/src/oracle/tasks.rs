@@ -57,6 +57,7 @@ impl Oracle {
             }
         } += 1;
         self.ledger.held -= 1;
+        self.end_for_followers(age, status);
         self.forget_if_over(age);
     }
 
@@ -75,11 +76,16 @@ impl Oracle {
     /// while a worker is busy with it.
     pub(super) fn forget_if_over(&mut self, age: Age) {
         let Some(task) = self.tasks.get(&age) else { return };
-        if task.state == State::Ended && task.client.is_none() && task.holder.is_none() {
+        let is_idle = task.client.is_none() && task.holder.is_none() && task.key.is_none();
+        if task.state == State::Ended && is_idle {
+            let follows = task.follows;
             if let Some(id) = task.id {
                 self.ids.remove(&id);
             }
             self.tasks.remove(&age);
+            if let Some(follows) = follows {
+                self.forget_key_if_over(follows.lead);
+            }
         }
     }
 
@@ -111,10 +117,11 @@ impl Oracle {
     /// An attempt goes back unharmed. A task that nobody wants any more ends instead.
     pub(super) fn requeue(&mut self, age: Age) {
         self.release(age);
+        let is_wanted = self.is_wanted(age);
         let Some(task) = self.tasks.get_mut(&age) else { return };
         match task.state {
             State::Ended => return self.forget_if_over(age),
-            State::Pending | State::Delayed(_) => {
+            State::Pending | State::Delayed(_) | State::Following => {
                 return self.fail(format!("the reference requeues {age} twice"));
             }
             State::InFlight | State::Awaiting(_) => {}
@@ -122,7 +129,7 @@ impl Oracle {
         self.ledger.requeued += 1;
         self.ambiguous_back +=
             u64::from(self.is_tick && task.deadline.is_some_and(|at| at <= self.now));
-        if task.cancelled.is_some() || !task.is_wanted() {
+        if task.cancelled.is_some() || !is_wanted {
             return self.end(age, Status::Cancelled);
         }
         task.state = State::Pending;

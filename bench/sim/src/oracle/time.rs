@@ -33,6 +33,8 @@ pub(super) enum Due {
     Deadline(Age),
     /// The end of an at-most-once task has not come.
     NoEnd(Age),
+    /// The outcome of a task with a key is kept no longer.
+    KeyOver(Age),
     /// A worker that gave something back may be sent more.
     Unpark(WorkerNo),
     /// This service has a token again.
@@ -132,16 +134,25 @@ impl Oracle {
             }
             Due::Start(age) => match self.tasks.get(&age)?.state {
                 State::Delayed(at) => Some(at),
-                State::Pending | State::InFlight | State::Awaiting(_) | State::Ended => None,
+                State::Pending
+                | State::InFlight
+                | State::Awaiting(_)
+                | State::Following
+                | State::Ended => None,
             },
             Due::Deadline(age) => match self.tasks.get(&age)?.state {
                 State::Pending | State::Delayed(_) | State::InFlight => self.tasks[&age].deadline,
-                State::Awaiting(_) | State::Ended => None,
+                State::Awaiting(_) | State::Following | State::Ended => None,
             },
             Due::NoEnd(age) => match self.tasks.get(&age)?.state {
                 State::Awaiting(until) => Some(until),
-                State::Pending | State::Delayed(_) | State::InFlight | State::Ended => None,
+                State::Pending
+                | State::Delayed(_)
+                | State::InFlight
+                | State::Following
+                | State::Ended => None,
             },
+            Due::KeyOver(age) => self.tasks.get(&age)?.key.as_ref()?.until,
             Due::Unpark(number) => self.workers.get(&number)?.parked_until,
             Due::Open(place) => self.gates.get(place as usize)?.opens_at,
             Due::OldLetter => self.oldest_letter_until(),
@@ -154,7 +165,7 @@ impl Oracle {
 
     /// When it has to have happened, at the first tick from then on. Silence of a worker, whose
     /// limit changes with what it holds, is looked at once in a `silence_max`.
-    fn latest(&self, due: Due) -> Option<u64> {
+    pub(super) fn latest(&self, due: Due) -> Option<u64> {
         let earliest = self.earliest(due)?;
         match due {
             Due::Silence(conn) => {
@@ -216,7 +227,10 @@ impl Oracle {
                 }
                 State::InFlight => note(task.deadline, Due::Deadline(*age)),
                 State::Awaiting(until) => note(Some(until), Due::NoEnd(*age)),
-                State::Ended => {}
+                State::Following => {}
+                State::Ended => {
+                    note(task.key.as_ref().and_then(|key| key.until), Due::KeyOver(*age))
+                }
             }
         }
         next.map(|(at, due)| (rounded(at), due))
@@ -263,6 +277,7 @@ impl Oracle {
                 self.end(age, Status::Expired);
             }
             Due::NoEnd(age) => self.lose(age),
+            Due::KeyOver(age) => self.unlist_key(age),
             Due::Forsaken(attempt) => self.forsake(attempt),
             Due::Open(place) => self.open_gate(place),
             Due::OldLetter => self.drop_oldest_letter(),

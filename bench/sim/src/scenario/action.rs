@@ -266,6 +266,8 @@ fn parse_act(words: &mut Words<'_>) -> Result<Ask, String> {
         start_after_ns: None,
         options: None,
         is_at_most_once: false,
+        runs_on: false,
+        key: None,
         has_bad_options: false,
         shows_busy: false,
         name: None,

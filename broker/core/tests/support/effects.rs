@@ -2,9 +2,9 @@
 
 use pinmesh_core::{Conn, Outbox, ProgressHead, ResultBody, ResultHead, TaskHead};
 use pinmesh_protocol::command::{
-    Accepted, Attempts, CancelAttempt, FromBroker, Heartbeat, StageTimes, Welcome,
+    Accepted, Attempts, CancelAttempt, Fetched, FromBroker, Heartbeat, StageTimes, Welcome,
 };
-use pinmesh_protocol::status::{FetchState, RefusedCode, Status};
+use pinmesh_protocol::status::{RefusedCode, Status};
 
 use super::TestBody;
 
@@ -43,7 +43,7 @@ pub(crate) enum Sent {
     Heartbeat(Heartbeat),
     Ack(u64),
     Accepted(Accepted),
-    Fetched(Vec<u8>, FetchState),
+    Fetched(Fetched),
     Cancel(CancelAttempt),
     Recall(Attempts),
     Other(String),
@@ -80,7 +80,7 @@ impl Outbox<TestBody> for Recorder {
             FromBroker::Heartbeat(heartbeat) => Sent::Heartbeat(heartbeat),
             FromBroker::Ack(count) => Sent::Ack(count),
             FromBroker::Accepted(accepted) => Sent::Accepted(accepted),
-            FromBroker::Fetched(fetched) => Sent::Fetched(fetched.key.to_vec(), fetched.state),
+            FromBroker::Fetched(fetched) => Sent::Fetched(fetched),
             FromBroker::Cancel(cancel) => Sent::Cancel(cancel),
             FromBroker::Recall(recall) => Sent::Recall(recall),
             other => Sent::Other(format!("{other:?}")),

@@ -9,7 +9,7 @@ use super::fields::{
 use super::frames::Frames;
 use super::read::not_here;
 use crate::command::{
-    Accepted, Attempts, CancelAttempt, CancelRequest, ClientProgress, Fetched, FromBroker,
+    Accepted, Attempts, CancelAttempt, CancelRequest, ClientProgress, Fetch, Fetched, FromBroker,
     Heartbeat, Held, Hello, Host, HostWorker, Lost, Ready, Refused, ServiceAlias, ToBroker,
     Welcome, Window, WorkerProgress, op,
 };
@@ -38,7 +38,7 @@ pub(super) fn to_broker<'a>(
         op::WINDOW => ("WINDOW", 2),
         op::SERVICE => ("SERVICE", 2),
         op::CANCEL => ("CANCEL", 3),
-        op::FETCH => ("FETCH", 1),
+        op::FETCH => ("FETCH", 4),
         op::READY => ("READY", 9),
         op::RETURN => ("RETURN", 3),
         op::PROGRESS => ("PROGRESS", 7),
@@ -57,7 +57,7 @@ pub(super) fn to_broker<'a>(
         op::WINDOW => ToBroker::Window(window(c)?),
         op::SERVICE => ToBroker::Service(service_alias(c)?),
         op::CANCEL => ToBroker::Cancel(cancel_request(c)?),
-        op::FETCH => ToBroker::Fetch(c.bin(KEY_BYTES_MAX, "key")?),
+        op::FETCH => ToBroker::Fetch(fetch(c)?),
         op::READY => ToBroker::Ready(ready(c)?),
         op::RETURN => ToBroker::Return(attempt(c)?),
         op::PROGRESS => ToBroker::Progress(worker_progress(c, frames)?),
@@ -92,7 +92,7 @@ pub(super) fn from_broker<'a>(
         op::WINDOW => ("WINDOW", 2),
         op::SERVICE => ("SERVICE", 2),
         op::ACCEPTED => ("ACCEPTED", 2),
-        op::FETCHED => ("FETCHED", 2),
+        op::FETCHED => ("FETCHED", 3),
         op::PROGRESS => ("PROGRESS", 8),
         op::DRAIN => ("DRAIN", 0),
         op::RECALL => ("RECALL", 2),
@@ -114,7 +114,8 @@ pub(super) fn from_broker<'a>(
             task: TaskId(c.uint("task")?),
         }),
         op::FETCHED => FromBroker::Fetched(Fetched {
-            key: c.bin(KEY_BYTES_MAX, "key")?,
+            request_id: RequestId(c.uint("request_id")?),
+            submission: Submission(c.u32("submission")?),
             state: known(c, "state", FetchState::from_wire)?,
         }),
         op::PROGRESS => FromBroker::Progress(client_progress(c, frames)?),
@@ -257,6 +258,15 @@ fn held(c: &mut Cursor<'_>) -> Read<Held> {
         request_id: RequestId(c.uint("held.request_id")?),
         submission: Submission(c.u32("held.submission")?),
         state: known(c, "held.state", HeldState::from_wire)?,
+    })
+}
+
+fn fetch<'a>(c: &mut Cursor<'a>) -> Read<Fetch<'a>> {
+    Ok(Fetch {
+        request_id: RequestId(c.uint("request_id")?),
+        submission: Submission(c.u32("submission")?),
+        key: c.bin(KEY_BYTES_MAX, "key")?,
+        waits: c.bool("waits")?,
     })
 }
 

@@ -32,9 +32,12 @@ pub fn write_to_broker(out: &mut Vec<u8>, command: &ToBroker<'_>) {
             put_uint(out, cancel.submission.0.into());
             put_bool(out, cancel.is_hard);
         }
-        ToBroker::Fetch(key) => {
-            begin(out, 1, op::FETCH);
-            put_bin(out, key);
+        ToBroker::Fetch(fetch) => {
+            begin(out, 4, op::FETCH);
+            put_uint(out, fetch.request_id.0);
+            put_uint(out, fetch.submission.0.into());
+            put_bin(out, fetch.key);
+            put_bool(out, fetch.waits);
         }
         ToBroker::Ready(ready) => write_ready(out, ready),
         ToBroker::Done(done) => write_done(out, done),
@@ -67,8 +70,9 @@ pub fn write_from_broker(out: &mut Vec<u8>, command: &FromBroker<'_>) {
             put_uint(out, accepted.task.0);
         }
         FromBroker::Fetched(fetched) => {
-            begin(out, 2, op::FETCHED);
-            put_bin(out, fetched.key);
+            begin(out, 3, op::FETCHED);
+            put_uint(out, fetched.request_id.0);
+            put_uint(out, fetched.submission.0.into());
             out.push(fetched.state.to_wire());
         }
         FromBroker::Progress(progress) => write_client_progress(out, progress),

@@ -37,7 +37,14 @@ fn payload(payload: Payload<'_>) -> Value {
 }
 
 fn options(options: Option<&[u8]>) -> Value {
-    options.map_or(Value::Null, |bytes| json!(TaskOptions::decode(bytes).unwrap()))
+    options.map_or(Value::Null, |bytes| {
+        let options = TaskOptions::decode(bytes).unwrap();
+        let mut value = json!(options);
+        if let Some(key) = &options.key {
+            value["key"] = bin(key);
+        }
+        value
+    })
 }
 
 fn attempt(a: &AttemptId) -> Value {
@@ -73,7 +80,15 @@ fn meaning_to(command: &ToBroker<'_>) -> (&'static str, Fields) {
                 ("is_hard", json!(c.is_hard)),
             ],
         ),
-        ToBroker::Fetch(key) => ("FETCH", vec![("key", bin(key))]),
+        ToBroker::Fetch(c) => (
+            "FETCH",
+            vec![
+                ("request_id", json!(c.request_id)),
+                ("submission", json!(c.submission)),
+                ("key", bin(c.key)),
+                ("waits", json!(c.waits)),
+            ],
+        ),
         ToBroker::Ready(c) => ("READY", ready(c)),
         ToBroker::Done(c) => ("DONE", done(c)),
         ToBroker::Return(a) => ("RETURN", attempt_fields(a, vec![])),
@@ -99,7 +114,9 @@ fn meaning_from(command: &FromBroker<'_>) -> (&'static str, Fields) {
             ("ACCEPTED", vec![("request_id", json!(c.request_id)), ("task", json!(c.task))])
         }
         FromBroker::Fetched(c) => {
-            ("FETCHED", vec![("key", bin(c.key)), ("state", json!(c.state.to_wire()))])
+            let state = ("state", json!(c.state.to_wire()));
+            let of = [("request_id", json!(c.request_id)), ("submission", json!(c.submission))];
+            ("FETCHED", of.into_iter().chain([state]).collect())
         }
         FromBroker::Progress(c) => ("PROGRESS", client_progress(c)),
         FromBroker::Task(c) => ("TASK", task(c)),

@@ -3,7 +3,7 @@
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::command::*;
 use pinmesh_protocol::id::*;
-use pinmesh_protocol::limits::{SERVICES_MAX, WINDOW_TASKS_MAX};
+use pinmesh_protocol::limits::{KEY_BYTES_MAX, SERVICES_MAX, WINDOW_TASKS_MAX};
 use pinmesh_protocol::status::*;
 use proptest::collection::vec;
 use proptest::option;
@@ -69,18 +69,23 @@ fn service() -> impl Strategy<Value = ServiceRef<'static>> {
 pub fn task_options() -> impl Strategy<Value = TaskOptions> {
     let limits = (option::of(1..=u64::MAX), option::of(1..=u32::MAX));
     let waits = (option::of(uint()), option::of(uint()), option::of(uint()));
-    (any::<[bool; 3]>(), limits, waits).prop_map(
-        |(flags, (max_runtime_ns, tries_max), (backoff_ns, backoff_max_ns, start_after_ns))| {
-            let [at_most_once, accepted, kill_at_deadline] = flags;
+    let key = (option::of(vec(any::<u8>(), 1..=KEY_BYTES_MAX)), option::of(1..=u64::MAX));
+    (any::<[bool; 5]>(), limits, waits, key).prop_map(
+        |(flags, limits, waits, (key, retention_ns))| {
+            let [at_most_once, accepted, detached, run_on, kill_at_deadline] = flags;
             TaskOptions {
                 at_most_once,
                 accepted,
-                max_runtime_ns,
-                tries_max,
-                backoff_ns,
-                backoff_max_ns,
-                start_after_ns,
+                max_runtime_ns: limits.0,
+                tries_max: limits.1,
+                backoff_ns: waits.0,
+                backoff_max_ns: waits.1,
+                start_after_ns: waits.2,
                 kill_at_deadline,
+                key: key.map(Into::into),
+                detached,
+                retention_ns,
+                run_on,
             }
         },
     )
@@ -334,7 +339,16 @@ pub fn to_broker() -> impl Strategy<Value = ToBroker<'static>> {
                 is_hard,
             })
         }),
-        bytes(128).prop_map(ToBroker::Fetch),
+        (uint(), uint32(), bytes(128), any::<bool>()).prop_map(
+            |(request, submission, key, waits)| {
+                ToBroker::Fetch(Fetch {
+                    request_id: RequestId(request),
+                    submission: Submission(submission),
+                    key,
+                    waits,
+                })
+            }
+        ),
         ready().prop_map(ToBroker::Ready),
         done().prop_map(ToBroker::Done),
         attempt().prop_map(ToBroker::Return),
@@ -360,8 +374,13 @@ pub fn from_broker() -> impl Strategy<Value = FromBroker<'static>> {
             request_id: RequestId(request),
             task: TaskId(task),
         })),
-        (bytes(128), select(FetchState::ALL))
-            .prop_map(|(key, state)| FromBroker::Fetched(Fetched { key, state })),
+        (uint(), uint32(), select(FetchState::ALL)).prop_map(|(request, submission, state)| {
+            FromBroker::Fetched(Fetched {
+                request_id: RequestId(request),
+                submission: Submission(submission),
+                state,
+            })
+        }),
         client_progress().prop_map(FromBroker::Progress),
         task().prop_map(FromBroker::Task),
         Just(FromBroker::Drain),

@@ -65,6 +65,21 @@ pub struct NewRequest<B> {
     /// The [`rendezvous::hash`] of its key: it goes to the broker that is the key's. `None`: to the
     /// one with the fewest outstanding.
     pub key: Option<u64>,
+    /// That key is an idempotency key: while its broker is BUSY it waits, because another one would
+    /// run it as well.
+    pub keeps_to_key: bool,
+    /// It asks for an outcome instead of handing a task in; body, service and options say nothing
+    /// then.
+    pub fetch: Option<FetchOf>,
+}
+
+/// What a FETCH asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FetchOf {
+    /// The idempotency key.
+    pub key: Arc<[u8]>,
+    /// The answer is to wait until the task has ended.
+    pub waits: bool,
 }
 
 /// How a request is to be stopped.
@@ -149,6 +164,10 @@ pub enum LocalEnd {
     Lost,
     /// The client was closed first. Unknown whether it ran.
     Closed,
+    /// FETCH: the task has not ended.
+    NotEnded,
+    /// FETCH: no broker that can be asked knows the key.
+    UnknownKey,
     /// As many requests as allowed are unresolved.
     Full,
     /// The payload is longer than any broker takes, bytes.

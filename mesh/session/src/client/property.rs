@@ -218,6 +218,7 @@ impl World {
             | Effect::Heartbeat(to, ..)
             | Effect::Service(to, ..)
             | Effect::Cancel(to, ..)
+            | Effect::Fetch(to, ..)
             | Effect::CancelHard(to, ..)
             | Effect::Goodbye(to)
             | Effect::Refused(to, _) => to,

@@ -1,10 +1,10 @@
 //! From a RESULT to the one end of a request.
 
-use pinmesh_protocol::command::{CancelRequest, ClientProgress, TaskResult, ToBroker};
+use pinmesh_protocol::command::{CancelRequest, ClientProgress, Fetched, TaskResult, ToBroker};
 use pinmesh_protocol::id::{RequestId, Submission};
-use pinmesh_protocol::status::{ProgressKind, Status};
+use pinmesh_protocol::status::{FetchState, ProgressKind, Status};
 
-use super::event::{Cancel, ClientOutbox, LinkId, Outcome};
+use super::event::{Cancel, ClientOutbox, LinkId, LocalEnd, Outcome};
 use super::table::{Place, Request};
 use super::{Client, Link};
 use crate::Time;
@@ -81,6 +81,41 @@ impl<B> Client<B> {
             self.enqueue(request_id);
         } else {
             self.delay(request_id, retry_at);
+        }
+    }
+
+    /// There is no RESULT of what a FETCH asks for. Where a broker does not know the key another one
+    /// may, which had it before.
+    pub(super) fn on_fetched<O: ClientOutbox<B>>(
+        &mut self,
+        now: Time,
+        from: LinkId,
+        fetched: Fetched,
+        outbox: &mut O,
+    ) {
+        let Fetched { request_id, submission, state } = fetched;
+        let request = self.table.request_mut(request_id);
+        let is_its = |request: &&mut Request<B>| {
+            let is_latest = request.submission == submission && request.fetch.is_some();
+            is_latest && request.place == Place::Held(from)
+        };
+        let Some(request) = request.filter(is_its) else {
+            self.counters.stale += 1;
+            return;
+        };
+        match state {
+            FetchState::Pending => {
+                self.finish(request_id, Outcome::Local(LocalEnd::NotEnded), outbox);
+            }
+            FetchState::Unknown => {
+                request.unknown_to.push(from);
+                request.place = Place::Queued;
+                Self::advance(request);
+                self.links[usize::from(from.0)].window.give_back(request.bytes);
+                if !self.place(now, request_id, outbox) {
+                    self.enqueue(request_id);
+                }
+            }
         }
     }
 

@@ -1,11 +1,11 @@
 //! From a request to a SUBMIT: the queue, the choice of a broker, the sending.
 
-use pinmesh_protocol::command::{Heartbeat, ServiceAlias, ServiceRef, ToBroker};
+use pinmesh_protocol::command::{Fetch, Heartbeat, ServiceAlias, ServiceRef, ToBroker};
 use pinmesh_protocol::id::{RequestId, Submission};
 use pinmesh_protocol::limits::FRAME_BYTES_MAX;
 use pinmesh_protocol::{TaskOptions, rendezvous};
 
-use super::event::{ClientOutbox, LinkId, LocalEnd, NewRequest, Outcome, SubmitHeader};
+use super::event::{ClientOutbox, FetchOf, LinkId, LocalEnd, NewRequest, Outcome, SubmitHeader};
 use super::link::{Ask, Verdict};
 use super::table::{Place, Request};
 use super::{Client, link};
@@ -42,7 +42,7 @@ impl<B> Client<B> {
         new: NewRequest<B>,
         outbox: &mut O,
     ) {
-        let is_known = (new.service.0 as usize) < self.services.len();
+        let is_known = new.fetch.is_some() || (new.service.0 as usize) < self.services.len();
         assert!(is_known, "the caller tells a service before it is used");
         self.counters.requests += 1;
         if self.is_closed || self.table.len() >= self.config.unresolved_max {
@@ -91,7 +91,10 @@ impl<B> Client<B> {
     fn choose(&mut self, now: Time, request_id: RequestId) -> Choice {
         let Some(request) = self.table.request(request_id) else { return Choice::Wait };
         let key = request.key.filter(|_| self.links.len() > 1);
-        let name_bytes = self.services[request.service.0 as usize].len() as u64;
+        let (keeps_to_key, unknown_to) = (request.keeps_to_key, &request.unknown_to);
+        // A FETCH has a key, which every broker takes, instead of a service.
+        let name_bytes = self.services.get(request.service.0 as usize).map_or(0, |name| name.len());
+        let name_bytes = name_bytes as u64;
         let options_bytes = request.options.as_ref().map_or(0, |options| options.len() as u64)
             + if request.start_at.is_some() { START_AFTER_BYTES_MAX } else { 0 };
         let ask = Ask {
@@ -103,13 +106,17 @@ impl<B> Client<B> {
         let mut best: Option<(u64, LinkId, Verdict)> = None;
         let (mut is_full, mut is_away, mut busy, mut never) = (false, false, Time::NEVER, None);
         for (at, link) in (0..).zip(&mut self.links) {
+            if unknown_to.contains(&LinkId(at)) {
+                never = Some(LocalEnd::UnknownKey);
+                continue;
+            }
             let verdict = link.verdict(now, &ask);
             match verdict {
                 Verdict::Never(end) => never = Some(end),
-                Verdict::Busy(until) => busy = busy.min(until),
+                Verdict::Busy(until) if !keeps_to_key => busy = busy.min(until),
                 Verdict::Full if key.is_none() => is_full = true,
                 Verdict::Away if key.is_none() || link.is_lost(now) => is_away = true,
-                Verdict::Free | Verdict::Full | Verdict::Away => {
+                Verdict::Busy(_) | Verdict::Free | Verdict::Full | Verdict::Away => {
                     let fewest = u64::from(link.window.tasks());
                     // The greatest weight is the first.
                     let rank = key.map_or(fewest, |key| !rendezvous::weight(key, link.hash));
@@ -121,8 +128,10 @@ impl<B> Client<B> {
         }
         match (best, never) {
             (Some((_, link, Verdict::Free)), _) => Choice::Link(link),
+            (Some((_, _, Verdict::Busy(until))), _) => Choice::Later(until),
             (Some((_, link, _)), _) => Choice::Line(link),
             (None, _) if busy < Time::NEVER => Choice::Later(busy),
+            (None, Some(end)) if end == LocalEnd::UnknownKey => Choice::Never(end),
             (None, Some(_)) if is_away && !is_full => Choice::Later(now.after(ABSENT_NS)),
             (None, Some(end)) if !is_full => Choice::Never(end),
             (None, _) => Choice::Wait,
@@ -169,6 +178,11 @@ impl<B> Client<B> {
         }
         request.place = Place::Held(to);
         link.window.take(request.bytes);
+        if let Some(FetchOf { key, waits }) = &request.fetch {
+            let submission = request.submission;
+            let fetch = Fetch { request_id, submission, key, waits: *waits };
+            return outbox.send(to, &ToBroker::Fetch(fetch));
+        }
         self.counters.submits += 1;
         let name = &*self.services[request.service.0 as usize];
         let service = match session.alias(request.service) {

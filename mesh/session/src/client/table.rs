@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use pinmesh_protocol::command::ClientProgress;
 use pinmesh_protocol::id::{ContentType, Dispatch, Epoch, Priority, RequestId, Submission, TaskId};
 
-use super::event::{Cancel, LinkId, NewRequest, ServiceId};
+use super::event::{Cancel, FetchOf, LinkId, NewRequest, ServiceId};
 use crate::Time;
 
 /// Where a request is.
@@ -72,6 +72,10 @@ pub(super) struct Request<B> {
     /// Its caller wants it no longer.
     pub(super) cancel: Option<Cancel>,
     pub(super) key: Option<u64>,
+    pub(super) keeps_to_key: bool,
+    pub(super) fetch: Option<FetchOf>,
+    /// Brokers that do not know what it fetches.
+    pub(super) unknown_to: Vec<LinkId>,
     /// The latest update of it.
     pub(super) heard: Heard,
     /// Empty but for requests that moved from a lost broker to another.
@@ -95,6 +99,9 @@ impl<B> From<NewRequest<B>> for Request<B> {
             shows_busy: new.shows_busy,
             cancel: None,
             key: new.key,
+            keeps_to_key: new.keeps_to_key,
+            fetch: new.fetch,
+            unknown_to: Vec::new(),
             heard: Heard::default(),
             earlier: Vec::new(),
         }

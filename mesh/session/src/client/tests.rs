@@ -19,6 +19,7 @@ use crate::Time;
 
 mod bounds;
 mod counts;
+mod fetches;
 mod keys;
 mod requests;
 mod sessions;
@@ -44,6 +45,7 @@ pub(super) enum Effect {
     CancelHard(LinkId, RequestId, Submission),
     Goodbye(LinkId),
     Refused(LinkId, RefusedCode),
+    Fetch(LinkId, RequestId, Submission),
     Submit { to: LinkId, id: RequestId, submission: Submission, body: u32, left: Option<u64> },
     Resolve(RequestId, u32, End),
     Pong(Pong),
@@ -78,6 +80,7 @@ impl ClientOutbox<u32> for Recorded {
                 Effect::CancelHard(link, it.request_id, it.submission)
             }
             ToBroker::Cancel(it) => Effect::Cancel(link, it.request_id, it.submission),
+            ToBroker::Fetch(it) => Effect::Fetch(link, it.request_id, it.submission),
             ToBroker::Goodbye => Effect::Goodbye(link),
             ToBroker::Refused(it) => Effect::Refused(link, it.code),
             other => panic!("a client does not send {other:?}"),
@@ -129,6 +132,8 @@ pub(super) fn request(body: u32) -> NewRequest<u32> {
         is_at_most_once: false,
         shows_busy: false,
         key: None,
+        keeps_to_key: false,
+        fetch: None,
     }
 }
 

@@ -8,6 +8,9 @@ use pinmesh_protocol::status::*;
 use super::Exact;
 use crate::common::{Command, keep};
 
+/// An idempotency key.
+const KEY: &[u8] = b"report-2024-11";
+
 const CLIENT: PeerId = PeerId([
     0xc1, 0x1e, 0x47, 0x00, 0x00, 0x00, 0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09,
 ]);
@@ -171,6 +174,10 @@ fn sessions_to() -> Vec<(&'static str, ToBroker<'static>)> {
         let (request_id, submission) = (RequestId(1), Submission(1));
         ToBroker::Cancel(CancelRequest { request_id, submission, is_hard })
     };
+    let fetch = |waits| {
+        let (request_id, submission) = (RequestId(2), Submission(1));
+        ToBroker::Fetch(Fetch { request_id, submission, key: KEY, waits })
+    };
     vec![
         ("hello_client", hello(Role::Client, CLIENT, "report@db1")),
         ("hello_worker", hello(Role::Worker, HOST, "mini@db1")),
@@ -189,7 +196,8 @@ fn sessions_to() -> Vec<(&'static str, ToBroker<'static>)> {
         ("service_alias", ToBroker::Service(ServiceAlias { alias: 0, name: "echo" })),
         ("cancel_request", cancel(false)),
         ("cancel_request_hard", cancel(true)),
-        ("fetch", ToBroker::Fetch(b"report-2024-11")),
+        ("fetch", fetch(false)),
+        ("fetch_waits", fetch(true)),
     ]
 }
 
@@ -210,6 +218,10 @@ fn submits() -> Vec<(&'static str, Submit<'static>)> {
         kill_at_deadline: true,
         ..TaskOptions::default()
     };
+    let keyed = TaskOptions { key: Some(KEY.into()), ..TaskOptions::default() };
+    let detached =
+        TaskOptions { detached: true, retention_ns: Some(7_200_000_000_000), ..keyed.clone() };
+    let run_on = TaskOptions { run_on: true, ..TaskOptions::default() };
     vec![
         ("submit", submit()),
         ("submit_alias", Submit { service: ServiceRef::Alias(0), ..submit() }),
@@ -219,6 +231,9 @@ fn submits() -> Vec<(&'static str, Submit<'static>)> {
         ("submit_options_limits", Submit { options: options(limited), ..submit() }),
         ("submit_options_backoff", Submit { options: options(patient), ..submit() }),
         ("submit_options_later", Submit { options: options(later), ..submit() }),
+        ("submit_options_key", Submit { options: options(keyed), ..submit() }),
+        ("submit_options_detached", Submit { options: options(detached), ..submit() }),
+        ("submit_options_run_on", Submit { options: options(run_on), ..submit() }),
         ("submit_options_empty", Submit { options: Some(&[0x80]), ..submit() }),
         ("submit_priority_10", Submit { priority: Priority::MAX, ..submit() }),
         ("submit_again", Submit { submission: Submission(2), ..submit() }),
@@ -446,7 +461,10 @@ fn tasks() -> Vec<(&'static str, Task<'static>)> {
 }
 
 fn others_from() -> Vec<(&'static str, FromBroker<'static>)> {
-    let fetched = |state| FromBroker::Fetched(Fetched { key: b"report-2024-11", state });
+    let fetched = |state| {
+        let (request_id, submission) = (RequestId(2), Submission(1));
+        FromBroker::Fetched(Fetched { request_id, submission, state })
+    };
     let progress = |kind| {
         let progress = progress(kind);
         FromBroker::Progress(ClientProgress {

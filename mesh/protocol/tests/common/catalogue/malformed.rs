@@ -1,6 +1,9 @@
 //! Bytes that a receiver refuses, and the code that it says.
 
-use pinmesh_protocol::command::{FrameSpan, Payload, ServiceAlias, ServiceRef, Submit, ToBroker};
+use pinmesh_protocol::command::{
+    Fetch, FrameSpan, Payload, ServiceAlias, ServiceRef, Submit, ToBroker,
+};
+use pinmesh_protocol::id::{RequestId, Submission};
 use pinmesh_protocol::limits::{
     FRAME_BYTES_MAX, KEY_BYTES_MAX, LIST_MAX, NAME_BYTES_MAX, OPTIONS_BYTES_MAX, SERVICE_BYTES_MAX,
     SERVICES_MAX,
@@ -114,7 +117,7 @@ fn values() -> Vec<Malformed> {
             b"\x99\x18\x01\x01\0\0\x93\x01\x01\x01\x04\xc4\0\xc0",
             Malformed,
         ),
-        to_peer("fetched_state_2", b"\x93\x1a\xc4\x01k\x02", Malformed),
+        to_peer("fetched_state_2", b"\x94\x1a\x02\x01\x02", Malformed),
     ]
 }
 
@@ -123,7 +126,12 @@ fn sizes() -> Vec<Malformed> {
     let name = |len: usize| -> &'static str { "n".repeat(len).leak() };
     let service = |len| encoded(Submit { service: ServiceRef::Name(name(len)), ..submit() });
     let alias = ServiceAlias { alias: 0, name: name(SERVICE_BYTES_MAX + 1) };
-    let fetch = ToBroker::Fetch(keep(&[0; KEY_BYTES_MAX + 1]));
+    let fetch = ToBroker::Fetch(Fetch {
+        request_id: RequestId(2),
+        submission: Submission(1),
+        key: keep(&[0; KEY_BYTES_MAX + 1]),
+        waits: false,
+    });
     let mut hello = b"\x98\x01\x01\x01\x01\xc4\x10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\xda".to_vec();
     hello.extend_from_slice(&(NAME_BYTES_MAX as u16 + 1).to_be_bytes());
     hello.extend(std::iter::repeat_n(b'n', NAME_BYTES_MAX + 1));

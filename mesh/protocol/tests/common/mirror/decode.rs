@@ -80,7 +80,16 @@ fn decode_to(op: u8, bytes: &[u8]) -> ToBroker<'static> {
                 unpack(bytes);
             ToBroker::Cancel(CancelRequest { request_id, submission, is_hard })
         }
-        18 => ToBroker::Fetch(keep(&unpack::<(u8, ByteBuf)>(bytes).1)),
+        18 => {
+            let (_, request_id, submission, key, waits): (
+                u8,
+                RequestId,
+                Submission,
+                ByteBuf,
+                bool,
+            ) = unpack(bytes);
+            ToBroker::Fetch(Fetch { request_id, submission, key: keep(&key), waits })
+        }
         33 => {
             let w: DoneWire = unpack(bytes);
             ToBroker::Done(Done {
@@ -205,9 +214,9 @@ fn decode_from(op: u8, bytes: &[u8]) -> FromBroker<'static> {
             FromBroker::Accepted(Accepted { request_id, task })
         }
         26 => {
-            let (_, key, state): (u8, ByteBuf, u8) = unpack(bytes);
+            let (_, request_id, submission, state): (u8, RequestId, Submission, u8) = unpack(bytes);
             let state = known(state, FetchState::from_wire);
-            FromBroker::Fetched(Fetched { key: keep(&key), state })
+            FromBroker::Fetched(Fetched { request_id, submission, state })
         }
         32 => FromBroker::Task(task(unpack(bytes))),
         36 => {

@@ -47,7 +47,9 @@ fn encode_to(command: &ToBroker<'_>) -> Vec<u8> {
             body(c.payload),
         )),
         ToBroker::Cancel(c) => pack((17, c.request_id, c.submission, c.is_hard)),
-        ToBroker::Fetch(key) => pack((18, serde_bytes::Bytes::new(key))),
+        ToBroker::Fetch(c) => {
+            pack((18, c.request_id, c.submission, serde_bytes::Bytes::new(c.key), c.waits))
+        }
         ToBroker::Ready(c) => pack::<ReadyWire>((
             34,
             c.host.map(id),
@@ -156,7 +158,7 @@ fn encode_from(command: &FromBroker<'_>) -> Vec<u8> {
             c.retry_after_ns,
         )),
         FromBroker::Accepted(c) => pack((25, c.request_id, c.task)),
-        FromBroker::Fetched(c) => pack((26, serde_bytes::Bytes::new(c.key), c.state.to_wire())),
+        FromBroker::Fetched(c) => pack((26, c.request_id, c.submission, c.state.to_wire())),
         FromBroker::Progress(c) => pack::<ClientProgressWire>((
             36,
             c.request_id.0,
