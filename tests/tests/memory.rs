@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use pinmesh_client::{Client, Error};
-use pinmesh_tests::{Broker, LIMIT, eventually, turn};
+use pinmesh_tests::{Broker, LIMIT, Mesh, eventually, turn};
 
 /// `limits.memory` of these brokers.
 const MEMORY_MIB: u64 = 64;
@@ -58,5 +58,32 @@ fn a_broker_that_is_full_of_tasks_stays_within_its_formula() {
         // It was really filled.
         let counted = accepted * (payload_bytes as u64 + 512);
         assert!(counted > (MEMORY_MIB << 20) / 2, "{payload_bytes} bytes: {accepted} tasks");
+    }
+}
+
+#[test]
+fn a_broker_that_is_full_of_dead_letters_stays_within_its_formula() {
+    let _turn = turn();
+    let bytes = format!("{MEMORY_MIB}MiB");
+    let flags = ["--dead-bytes", &bytes, "--dead-letters", "1000000"];
+    let mesh = Mesh::start(1, &flags);
+    let folder = tempfile::tempdir().unwrap();
+    let (lines, errors) = (folder.path().join("lines"), folder.path().join("errors"));
+    let (lines, errors) = (lines.to_str().unwrap(), errors.to_str().unwrap());
+    // Each with a letter more than there is room for; none of them is what zstd compresses to.
+    for line_bytes in [1, 20_000] {
+        let count = (MEMORY_MIB << 20) / (1_024 + line_bytes) + 1;
+        let line = "x".repeat(line_bytes as usize) + "\n";
+        std::fs::write(lines, line.repeat(count as usize)).unwrap();
+        let map = ["map", "unzstd", "--lines", lines, "--errors", errors, "--tries", "1"];
+        assert_eq!(mesh.pinmesh(map).code, 1, "all of them fail");
+        let ledger = mesh.broker.ledger();
+        let (held, dropped) = (ledger.count("dead_held"), ledger.count("dead_dropped"));
+        let resident = resident_kib(&mesh.broker);
+        println!("{line_bytes} bytes: {held} letters held, {dropped} dropped, {resident} KiB");
+        assert!(dropped > 0 && held > count / 2, "{line_bytes} bytes: {ledger:?}");
+        // The boxes that the pool keeps count beside it.
+        let bound_kib = (BOUND_MIB + 64) << 10;
+        assert!(resident <= bound_kib, "{line_bytes} bytes: {resident} KiB, not {bound_kib}");
     }
 }
