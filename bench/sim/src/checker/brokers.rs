@@ -434,6 +434,18 @@ impl Checker {
                     life.listed.extend(foreign.map(|held| (held.attempt, local)));
                 }
             }
+            // It is asked again: the end before counted for the earlier submission only.
+            ToBroker::Fetch(fetch) => {
+                let (Owner::Client(number), Some(life)) = (owner, self.lives.get_mut(&epoch))
+                else {
+                    return;
+                };
+                let key = Key { client: number as u32, request: fetch.request_id };
+                let void = [Status::Cancelled, Status::NoService, Status::Lost];
+                if life.told.get(&key).is_some_and(|(status, _)| void.contains(status)) {
+                    life.told.remove(&key);
+                }
+            }
             ToBroker::Lost(lost) => {
                 let Owner::Supervisor(host) = owner else { return };
                 let life = self.host_lives.get(&host).copied().unwrap_or(0) << 32;
