@@ -289,6 +289,7 @@ impl Oracle {
         let again = Task {
             client: None,
             runs_on: true,
+            key: None,
             replay_of: Some(id),
             replay_client: Some(client),
             cancelled: None,
