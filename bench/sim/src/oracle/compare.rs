@@ -164,7 +164,8 @@ impl Oracle {
         };
         let gone = self.tasks.iter().filter(|(_, task)| is_gone(task)).map(|(age, _)| *age);
         for age in gone.collect::<Vec<Age>>() {
-            if self.tasks[&age].holder.is_some() {
+            // What took one from its worker may have ended others.
+            if self.tasks.get(&age).is_some_and(|task| task.holder.is_some()) {
                 self.bring_back(Some(age));
             }
             let (real, ours) = (core.ledger(), &self.ledger);
