@@ -29,6 +29,8 @@ pub struct Asked {
     pub has_bad_options: bool,
     /// BUSY ends it.
     pub shows_busy: bool,
+    /// It was handed in to another broker.
+    pub has_moved: bool,
     /// Its caller has cancelled it.
     pub is_cancelled: bool,
     /// An operator has cancelled it, or purged its service.
@@ -62,6 +64,7 @@ impl Default for Asked {
             has_deadline: false,
             has_bad_options: false,
             shows_busy: false,
+            has_moved: false,
             is_cancelled: false,
             is_operator_cancelled: false,
             is_resolved: false,
@@ -100,6 +103,7 @@ impl Checker {
         let (before, earlier) = (asked.submission, asked.broker);
         asked.submission = submission;
         asked.broker = broker;
+        asked.has_moved |= submission.0 > 1 && broker != earlier;
         if submission.0 > 1 && submission > before {
             world.counters.add(Count::Resubmitted);
         }
@@ -192,9 +196,10 @@ impl Checker {
             if Status::from(*status) != result.status {
                 return Some("the handler ended otherwise");
             }
-            // One that was handed to another broker meanwhile hears no more of this one.
+            // What this broker said while another had the request is not heard.
             if self.is_current(attempt.epoch)
                 && result.submission == asked.submission
+                && !asked.has_moved
                 // Nobody hears what tasks with a key say while they run.
                 && asked.key.is_none()
                 && let Some(why) = self.unheard(key, *attempt)
