@@ -271,7 +271,8 @@ pub(crate) struct Call {
 #[derive(Debug, Args)]
 pub(crate) struct Fetch {
     /// The idempotency key of the task
-    pub(crate) key: String,
+    #[arg(value_name = "KEY")]
+    pub(crate) of_key: String,
     /// Wait until the task has ended [default: exit code 5 if it has not]
     #[arg(long)]
     pub(crate) wait: bool,

@@ -147,7 +147,7 @@ pub(crate) fn result(connection: &Connection, args: &Fetch) -> Result<u8, Failur
     let client = connect(connection, None)?;
     let stop = Stop::on_signals()?;
     let handle =
-        if args.wait { client.fetch_raw(&args.key) } else { client.try_fetch_raw(&args.key) };
+        if args.wait { client.fetch_raw(&args.of_key) } else { client.try_fetch_raw(&args.of_key) };
     let waits = Waits { timeout: args.timeout, service: None };
     let reply = await_reply(handle?, &waits, &stop)?;
     print(reply, args.format, args.force)?;
