@@ -35,6 +35,7 @@ pub(crate) struct Body {
 
 /// What a caller's thread wants of the IO thread.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are the largest")]
 pub(crate) enum Order {
     Service(Arc<str>),
     Submit(NewRequest<Body>),
