@@ -117,10 +117,10 @@ impl<B: Body> State<B> {
         let class = usize::from(submit.priority.value()) - 1;
         let flow = self.flows.busy(service, class, client.account)?;
         let wait = flow.pace.wait(flow.len() + 1, self.now)?.0;
-        // A quarter more than expected, and the time that all but few take: to be late is to have
-        // worked for nothing, while workers that have a queue lose nothing by its being shorter.
-        let p95 = self.services.at(service).estimate.p95();
-        let needed = wait.saturating_add(wait / 4).saturating_add(p95);
+        // A quarter more than expected, and the time that all but few are away for: to be late is to
+        // have worked for nothing, while workers that have a queue lose nothing by its being shorter.
+        let away = self.services.at(service).estimate.away_p95();
+        let needed = wait.saturating_add(wait / 4).saturating_add(away);
         (needed > left).then(|| Rejection {
             status: Status::Busy,
             text: "so many of your tasks wait that this one would end after its deadline",

@@ -29,12 +29,13 @@ impl Charge {
 pub(crate) struct Estimate {
     /// A moving average of what its tasks did cost.
     mean: u64,
-    /// What 95 of 100 did not pass: up by 19 steps where one did, down by one where it did not.
-    p95: u64,
+    /// What 95 of 100 were away for at most, from being sent to their end: what a worker held before
+    /// them counts. Up by 19 steps where one was away longer, down by one where it was not.
+    away_p95: u64,
 }
 
 impl Estimate {
-    pub(crate) const UNKNOWN: Self = Self { mean: 0, p95: 0 };
+    pub(crate) const UNKNOWN: Self = Self { mean: 0, away_p95: 0 };
 
     /// The least where nothing is known.
     #[inline]
@@ -42,14 +43,15 @@ impl Estimate {
         if self.mean > COST_MIN { self.mean } else { COST_MIN }
     }
 
-    pub(crate) const fn p95(self) -> u64 {
-        self.p95
+    pub(crate) const fn away_p95(self) -> u64 {
+        self.away_p95
     }
 
+    /// One of its tasks has cost that, and was away for so long.
     #[inline]
-    pub(crate) const fn add(&mut self, cost: u64) {
+    pub(crate) const fn add(&mut self, cost: u64, away: u64) {
         if self.mean == 0 {
-            (self.mean, self.p95) = (cost, cost);
+            (self.mean, self.away_p95) = (cost, away);
             return;
         }
         if cost > self.mean {
@@ -57,11 +59,11 @@ impl Estimate {
         } else {
             self.mean -= (self.mean - cost) / 8;
         }
-        let step = self.p95 / 256;
-        if cost > self.p95 {
-            self.p95 += 19 * step + 1;
+        let step = self.away_p95 / 256;
+        if away > self.away_p95 {
+            self.away_p95 = self.away_p95.saturating_add(19 * step + 1);
         } else {
-            self.p95 -= step;
+            self.away_p95 -= step;
         }
     }
 }
@@ -151,7 +153,7 @@ impl<B: Body> State<B> {
             worker.learn(task.place, Span(took), on_its_way);
         }
         let Some(service) = self.services.get_mut(service) else { return };
-        service.estimate.add(cost);
+        service.estimate.add(cost, away);
         if charge.cost == 0 {
             return;
         }

@@ -1,9 +1,9 @@
 //! Windows, budgets, drain: full means BUSY.
 
-use pinmesh_core::{CoreConfig, Event, Span};
+use pinmesh_core::{Conn, CoreConfig, Event, Span};
 use pinmesh_protocol::status::{RefusedCode, Status};
 
-use crate::support::{Ask, Effect, SECOND, Sent, Sim, results, sent_to, tasks};
+use crate::support::{Ask, Effect, SECOND, Sent, Sim, TaskSent, results, sent_to, tasks};
 
 fn busy(effects: &[Effect]) -> u64 {
     match effects {
@@ -178,7 +178,7 @@ fn an_idle_broker_is_drained_at_once() {
 }
 
 /// A worker that takes 10 ms for a task, and a hundred tasks of one client that wait for it.
-fn backlogged() -> (Sim, pinmesh_core::Conn) {
+fn backlogged() -> (Sim, Conn) {
     const WAITING: u64 = 100;
     let mut sim = Sim::with(CoreConfig {
         worker_window_tasks: 1,
@@ -217,8 +217,57 @@ fn another_clients_tasks_make_nobody_busy() {
     assert!(sim.ask(newcomer, hurried).is_empty());
     let urgent =
         Ask { request: 1_000, deadline: Some(Span(SECOND.0 / 10)), priority: 9, ..Ask::default() };
-    assert!(
-        sim.ask(pinmesh_core::Conn(1), urgent).is_empty(),
-        "nor do less urgent ones of its own"
-    );
+    assert!(sim.ask(Conn(1), urgent).is_empty(), "nor do less urgent ones of its own");
+}
+
+/// Tasks of 5 ms for eight workers, so many times as many as they can do, wanted within 100 ms, every
+/// message 5 ms on its way: the share of what can be done that was done in time.
+fn goodput(load: f64) -> f64 {
+    const TASK_NS: u64 = 5_000_000;
+    const TRANSIT_NS: u64 = 5_000_000;
+    const WORKERS: u32 = 8;
+    let mut sim = Sim::adaptive(CoreConfig::default());
+    let client = sim.client(1);
+    let conns: Vec<Conn> = (0..WORKERS).map(|at| sim.worker(10 + at, &["work"])).collect();
+    // Of each worker: until when it is busy, and what it is to be done with, when.
+    let mut free_at = vec![0; conns.len()];
+    let mut ends: Vec<(u64, TaskSent, u64)> = Vec::new();
+    let gap = (TASK_NS as f64 / f64::from(WORKERS) / load) as u64;
+    let end = sim.now.0 + SECOND.0;
+    let (mut request, mut answered, mut in_time) = (0, 0, 0_u32);
+    while sim.now.0 < end {
+        request += 1;
+        let deadline = Some(Span(SECOND.0 / 10));
+        let mut effects = sim.ask(client, Ask { request, deadline, ..Ask::default() });
+        effects.extend(sim.pass(Span(gap)));
+        let due: Vec<_> = ends.extract_if(.., |(at, ..)| *at <= sim.now.0).collect();
+        for (_, task, residence_ns) in due {
+            effects.extend(sim.done_in(&task, residence_ns, TASK_NS));
+        }
+        for effect in &effects {
+            match effect {
+                Effect::Task(task) => {
+                    let at = conns.iter().position(|conn| *conn == task.to).expect("a worker");
+                    let received = sim.now.0 + TRANSIT_NS;
+                    free_at[at] = received.max(free_at[at]) + TASK_NS;
+                    ends.push((free_at[at] + TRANSIT_NS, *task, free_at[at] - received));
+                }
+                Effect::Result { head, .. } => {
+                    answered += 1;
+                    in_time += u32::from(head.status == Status::Ok);
+                }
+                _ => {}
+            }
+        }
+        sim.ack(client, answered);
+    }
+    f64::from(in_time) * TASK_NS as f64 / (f64::from(WORKERS) * SECOND.0 as f64)
+}
+
+#[test]
+fn what_is_done_in_time_stays_the_same_under_twice_the_load() {
+    for load in [1.1, 2.0, 4.0] {
+        let share = goodput(load);
+        assert!(share > 0.95, "{load}: {share}");
+    }
 }

@@ -422,6 +422,19 @@ impl Sim {
         self.event(Event::Done(conn, done))
     }
 
+    /// DONE with OK, of a task that was so long with its worker, and in its handler.
+    pub(crate) fn done_in(
+        &mut self,
+        task: &TaskSent,
+        residence_ns: u64,
+        service_ns: u64,
+    ) -> Vec<Effect> {
+        let body = TestBody { tag: 1_000 + task.body.tag, bytes: 7 };
+        let (attempt, status) = (attempt(task), EndStatus::Ok);
+        let done = DoneEvent { attempt, status, residence_ns, service_ns, body };
+        self.event(Event::Done(task.to, done))
+    }
+
     /// DONE with OK, of a handler that took so long.
     pub(crate) fn done_after(&mut self, task: &TaskSent, ns: u64) -> Vec<Effect> {
         self.now = self.now.after(Span(ns));
