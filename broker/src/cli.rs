@@ -259,7 +259,7 @@ mod tests {
             "backoff_max = \"5m\"",
             "key_retention = \"10m\"",
             "detached_retention = \"1h\"",
-            "retention_max = \"1d\"",
+            "retention_max = \"1day\"",
             "worker_window_tasks = 1024",
             "client_window_tasks = 10000",
             "memory = \"1GiB\"",
