@@ -271,7 +271,14 @@ impl<B: Body> State<B> {
         let Some(task_key) = self.take_end(conn, key, attempt) else {
             return self.feed(key, out);
         };
-        self.park(key);
+        // What is over does not come back: its worker need not wait for others to take it.
+        let task = self.tasks.at(task_key.index());
+        let is_over = task.state == TaskState::Ended
+            || task.cancel.is_some()
+            || task.deadline.is_some_and(|deadline| deadline <= self.now);
+        if !is_over {
+            self.park(key);
+        }
         self.give_back(task_key, out);
     }
 

@@ -3,7 +3,7 @@
 use pinmesh_core::{Conn, CoreConfig, Event, Span};
 use pinmesh_protocol::status::{RefusedCode, Status};
 
-use crate::support::{Ask, Effect, SECOND, Sent, Sim, TaskSent, results, sent_to, tasks};
+use crate::support::{Ask, Effect, SECOND, SLACK, Sent, Sim, TaskSent, results, sent_to, tasks};
 
 fn busy(effects: &[Effect]) -> u64 {
     match effects {
@@ -270,4 +270,18 @@ fn what_is_done_in_time_stays_the_same_under_twice_the_load() {
         let share = goodput(load);
         assert!(share > 0.95, "{load}: {share}");
     }
+}
+
+#[test]
+fn a_worker_that_gives_back_what_is_over_goes_on_at_once() {
+    let mut sim = Sim::with(CoreConfig { worker_window_tasks: 1, ..CoreConfig::default() });
+    let client = sim.client(1);
+    sim.worker(2, &["work"]);
+    let late = tasks(&sim.ask(client, Ask { deadline: Some(SECOND), ..Ask::default() }))[0];
+    sim.submit(client, 2);
+    sim.submit(client, 3);
+    sim.pass(Span(SECOND.0 + SLACK.0));
+    let next = tasks(&sim.give_back(&late))[0];
+    assert_eq!(next.head.request_id.0, 2);
+    assert!(tasks(&sim.give_back(&next)).is_empty(), "of another it is to keep its hands off");
 }

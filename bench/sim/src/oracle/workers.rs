@@ -173,8 +173,14 @@ impl Oracle {
         let Some(number) = self.worker_of(conn) else { return };
         let Some(age) = self.take_end(conn, number, attempt) else { return };
         let until = self.now.saturating_add(self.config.heartbeat.0);
+        // One that is over goes to nobody else.
+        let task = &self.tasks[&age];
+        let is_over =
+            task.state == State::Ended || task.cancelled.is_some() || self.is_past_deadline(age);
         if let Some(worker) = self.workers.get_mut(&number) {
-            worker.parked_until = Some(until);
+            if !is_over {
+                worker.parked_until = Some(until);
+            }
             worker.is_passed_over = false;
         }
         self.give_back(age);
