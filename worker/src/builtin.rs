@@ -130,8 +130,12 @@ fn abort(_: &Context<'_>, _: Input<'_>, _: &mut Output) -> Result<(), String> {
 }
 
 fn segfault(_: &Context<'_>, _: Input<'_>, _: &mut Output) -> Result<(), String> {
-    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::SEGV);
-    Err("no signal came".to_owned())
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::SEGV)
+        .map_err(|error| error.to_string())?;
+    // Another thread may be the one that it comes to, a moment later.
+    loop {
+        std::thread::park();
+    }
 }
 
 fn balloon(_: &Context<'_>, input: Input<'_>, output: &mut Output) -> Result<(), String> {
