@@ -6,6 +6,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use pinmesh_protocol::BatchWriter;
+use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::codec::{write_submit, write_to_broker};
 use pinmesh_protocol::command::{Accepted, ClientProgress, Payload, Submit, TaskResult, ToBroker};
 use pinmesh_protocol::id::RequestId;
@@ -318,6 +319,7 @@ impl ClientOutbox<Body> for Net {
                 Payload::Frames(batch.attach(shares))
             }
         };
+        let delayed = header.start_after_ns.map(|ns| TaskOptions::delayed(header.options, ns));
         let submit = Submit {
             request_id: header.request_id,
             submission: header.submission,
@@ -325,7 +327,7 @@ impl ClientOutbox<Body> for Net {
             priority: header.priority,
             deadline_ns: header.deadline_ns,
             content_type: header.content_type,
-            options: header.options,
+            options: delayed.as_deref().or(header.options),
             payload,
         };
         write_submit(batch.bytes_mut(), &submit);

@@ -132,6 +132,7 @@ impl ClientOutbox<Box<[u8]>> for Io<'_> {
     }
 
     fn submit(&mut self, link: LinkId, header: &SubmitHeader<'_>, body: &mut Box<[u8]>) {
+        let delayed = header.start_after_ns.map(|ns| TaskOptions::delayed(header.options, ns));
         let submit = Submit {
             request_id: header.request_id,
             submission: header.submission,
@@ -139,10 +140,10 @@ impl ClientOutbox<Box<[u8]>> for Io<'_> {
             priority: header.priority,
             deadline_ns: header.deadline_ns,
             content_type: header.content_type,
-            options: header.options,
+            options: delayed.as_deref().or(header.options),
             payload: Payload::Inline(body),
         };
-        if header.options.is_some_and(starts_later) {
+        if header.start_after_ns.is_some() {
             self.world.counters.add(Count::PutOff);
         }
         let key = self.key(header.request_id);
@@ -416,8 +417,4 @@ impl ClientSim {
         self.handle(world, checker, ClientEvent::SocketLost(LinkId(at as u16)));
         self.settle(world, checker);
     }
-}
-
-fn starts_later(options: &[u8]) -> bool {
-    TaskOptions::decode(options).is_ok_and(|options| options.start_after_ns.is_some())
 }

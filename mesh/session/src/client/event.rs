@@ -141,6 +141,8 @@ pub struct SubmitHeader<'a> {
     pub content_type: ContentType,
     /// Options, encoded.
     pub options: Option<&'a [u8]>,
+    /// What they are to say beside that, `start_after_ns`: see [`pinmesh_protocol::TaskOptions`].
+    pub start_after_ns: Option<u64>,
 }
 
 /// How a request ended.

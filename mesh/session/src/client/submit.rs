@@ -3,7 +3,7 @@
 use pinmesh_protocol::command::{Fetch, Heartbeat, ServiceAlias, ServiceRef, ToBroker};
 use pinmesh_protocol::id::{RequestId, Submission};
 use pinmesh_protocol::limits::FRAME_BYTES_MAX;
-use pinmesh_protocol::{TaskOptions, rendezvous};
+use pinmesh_protocol::rendezvous;
 
 use super::event::{ClientOutbox, FetchOf, LinkId, LocalEnd, NewRequest, Outcome, SubmitHeader};
 use super::link::{Ask, Verdict};
@@ -202,9 +202,7 @@ impl<B> Client<B> {
         }
         let has_deadline = request.deadline < Time::NEVER;
         // As with the deadline, what is left of the time: this may be a later submission.
-        let options = request.options.as_deref();
-        let delayed = request.start_at.filter(|at| *at > now);
-        let delayed = delayed.map(|at| TaskOptions::delayed(options, at.since(now)));
+        let start_at = request.start_at.filter(|at| *at > now);
         let header = SubmitHeader {
             request_id,
             submission: request.submission,
@@ -212,7 +210,8 @@ impl<B> Client<B> {
             priority: request.priority,
             deadline_ns: has_deadline.then(|| request.deadline.since(now)),
             content_type: request.content_type,
-            options: delayed.as_deref().or(options),
+            options: request.options.as_deref(),
+            start_after_ns: start_at.map(|at| at.since(now)),
         };
         outbox.submit(to, &header, &mut request.body);
     }

@@ -8,8 +8,8 @@ use pinmesh_protocol::command::{
     FromBroker, Heartbeat, Payload, Refused, ServiceRef, TaskResult, ToBroker, Welcome, Window,
 };
 use pinmesh_protocol::id::{ContentType, Epoch, PeerId, Priority, RequestId, Submission};
+use pinmesh_protocol::rendezvous;
 use pinmesh_protocol::status::{RefusedCode, Status};
-use pinmesh_protocol::{TaskOptions, rendezvous};
 
 use super::{
     Cancel, Client, ClientConfig, ClientEvent, ClientOutbox, CloseReason, LinkId, LinkNews,
@@ -91,8 +91,7 @@ impl ClientOutbox<u32> for Recorded {
         self.names += u32::from(matches!(header.service, ServiceRef::Name(_)));
         let (id, submission) = (header.request_id, header.submission);
         let left = header.deadline_ns;
-        let options = header.options.map(|bytes| TaskOptions::decode(bytes).unwrap_or_default());
-        self.starts.push(options.and_then(|options| options.start_after_ns));
+        self.starts.push(header.start_after_ns);
         self.effects.push(Effect::Submit { to, id, submission, body: *body, left });
     }
 

@@ -131,11 +131,10 @@ fn what_a_broker_that_stays_away_held_goes_to_another_and_the_first_end_wins() {
 }
 
 #[test]
-fn a_later_start_travels_as_time_left_beside_the_other_options() {
+fn a_later_start_travels_as_time_left() {
     let mut bench = Bench::open(1);
-    let options = TaskOptions { at_most_once: true, ..TaskOptions::default() }.encode();
     let start_at = Some(bench.now.after(10 * SECOND));
-    let later = NewRequest { start_at, options: Some(options.into()), ..request(0) };
+    let later = NewRequest { start_at, ..request(0) };
     bench.event(ClientEvent::Submit(later));
     for away in [SECOND, 10 * SECOND] {
         bench.event(ClientEvent::SocketLost(LINK));
