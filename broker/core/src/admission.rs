@@ -76,7 +76,8 @@ impl<B: Body> State<B> {
             .or_else(|| self.objection_to_wait(client, service, submit))
     }
 
-    fn objection_to_memory(&self, kept: u64) -> Option<Rejection> {
+    /// Whether there is no memory for a task of which so many bytes are kept.
+    pub(crate) fn objection_to_memory(&self, kept: u64) -> Option<Rejection> {
         (self.bytes + kept + TASK_OVERHEAD_BYTES > self.config.memory_bytes_max)
             .then(|| Rejection::busy("memory budget of the broker exceeded"))
     }

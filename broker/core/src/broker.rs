@@ -144,7 +144,10 @@ impl<B: Body> Broker<B> {
     /// that are kept for requests to come are not waited for.
     pub fn is_drained(&self) -> bool {
         let state = &self.state;
-        state.is_draining && state.tasks.iter().all(|(key, _)| state.is_in_store(key))
+        // Most often there is more than what could be in store, and nothing is looked through.
+        state.is_draining
+            && state.tasks.len() <= state.keys.len()
+            && state.tasks.iter().all(|(key, _)| state.is_in_store(key))
     }
 
     /// Tasks that have ended and are held for nothing but requests that may come with their keys.

@@ -5,21 +5,19 @@ use alloc::boxed::Box;
 
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::command::{Fetch, Fetched, FromBroker};
-use pinmesh_protocol::id::{Dispatch, Priority, RequestId, Submission};
+use pinmesh_protocol::id::{Priority, RequestId, Submission};
 use pinmesh_protocol::status::{FetchState, RefusedCode, Status};
 
 use crate::admission::Rejection;
 use crate::client::InLine;
 use crate::event::{Body, Conn, SubmitEvent};
 use crate::keys::is_kept;
-use crate::list::Links;
 use crate::on_client::Renewal;
 use crate::outbox::Outbox;
-use crate::slab::{ClientKey, Key, ServiceKey, TaskKey, WorkerKey};
+use crate::slab::{ClientKey, Key, ServiceKey, TaskKey};
 use crate::state::{State, Wake};
-use crate::task::{End, EndBody, NO_FLOW, Owner, TASK_OVERHEAD_BYTES, Task, TaskState};
+use crate::task::{End, EndBody, Incoming, Owner, TASK_OVERHEAD_BYTES, Task, TaskState, Terms};
 use crate::time::Span;
-use crate::waiting::Charge;
 
 /// Whether a request has a key, and one that is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -148,47 +146,20 @@ impl<B: Body> State<B> {
         let Follower { client, request_id, submission, priority, bytes, is_submitted } = follower;
         let state = self.clients.at(client.index());
         let (account, service) = (state.account, self.tasks.at(lead.index()).service);
-        let key = self.tasks.insert(Task {
+        let incoming = Incoming {
             owner: Owner::Client(client),
-            runs_on: false,
-            is_follower: true,
             request_id,
             submission,
             service,
             account,
-            flow: NO_FLOW,
-            place: 0,
-            work: 0,
-            is_probe: false,
-            charge: Charge::NONE,
-            age: 0,
-            has_returned: false,
             priority,
-            is_at_most_once: false,
-            kills_at_deadline: false,
-            cancel: None,
-            is_closed: false,
-            is_listed: false,
-            state: TaskState::Following(lead),
-            occupies: false,
-            dispatch: Dispatch(0),
-            tries: 0,
-            crashes: 0,
-            tries_max: 1,
-            backoff: Span(0),
-            backoff_max: Span(0),
-            worker: WorkerKey(0),
-            received_at: self.now,
-            queued_at: self.now,
-            start_at: self.now,
-            dispatched_at: self.now,
-            deadline: None,
-            max_runtime: Span(0),
-            timer: None,
+            terms: Terms::UNUSED,
             payload_bytes: bytes,
-            body: None,
-            end: None,
-            links: Links::NONE,
+        };
+        let key = self.tasks.insert(Task {
+            is_follower: true,
+            state: TaskState::Following(lead),
+            ..Task::new(incoming, self.now)
         });
         self.bytes += TASK_OVERHEAD_BYTES;
         let state = self.clients.at_mut(client.index());
@@ -343,10 +314,8 @@ impl<B: Body> State<B> {
         }
         let rejection: Option<Rejection> = if is_past_window {
             Some(Rejection::busy("client window of tasks exceeded"))
-        } else if self.bytes + TASK_OVERHEAD_BYTES > self.config.memory_bytes_max {
-            Some(Rejection::busy("memory budget of the broker exceeded"))
         } else {
-            None
+            self.objection_to_memory(0)
         };
         if let Some(rejection) = rejection {
             return self.answer(client, (request_id, submission), rejection, out);

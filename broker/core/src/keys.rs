@@ -60,6 +60,11 @@ impl Keys {
         self.by_key.get(key).copied()
     }
 
+    /// Tasks that have a key.
+    pub(crate) fn len(&self) -> usize {
+        self.leads.len()
+    }
+
     pub(crate) fn lead(&self, task: TaskKey) -> Option<&Lead> {
         self.leads.get(&task)
     }

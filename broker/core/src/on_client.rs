@@ -1,7 +1,7 @@
 //! What clients do: SUBMIT, CANCEL, FETCH, and the acknowledgement of results.
 
 use pinmesh_protocol::command::{Accepted, CancelAttempt, CancelRequest, FromBroker, ServiceRef};
-use pinmesh_protocol::id::{Dispatch, Submission, TaskId};
+use pinmesh_protocol::id::{Submission, TaskId};
 use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
 use pinmesh_protocol::status::{RefusedCode, Status};
 
@@ -10,14 +10,12 @@ use crate::client::InLine;
 use crate::event::{Body, Conn, SubmitEvent};
 use crate::flow::Account;
 use crate::follow::KeyOf;
-use crate::list::Links;
 use crate::outbox::Outbox;
 use crate::session::Peer;
 use crate::slab::{ClientKey, Key, ServiceKey, TaskKey, WorkerKey};
 use crate::state::{State, Wake};
-use crate::task::{Cancel, EndBody, NO_FLOW, Owner, TASK_OVERHEAD_BYTES, Task, TaskState};
+use crate::task::{Cancel, EndBody, Incoming, Owner, TASK_OVERHEAD_BYTES, Task, TaskState, Terms};
 use crate::time::Span;
-use crate::waiting::Charge;
 
 /// What becomes of a request that is held when it is handed in again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -195,56 +193,36 @@ impl<B: Body> State<B> {
         let (bytes, kept) = (submit.body.payload_bytes(), submit.body.kept_bytes());
         let usual = self.services.at(service).limits.task_defaults;
         let config = &self.config;
-        let tries_max = options.tries_max.or(usual.tries_max).unwrap_or(config.tries_max);
         let span = |asked: Option<u64>, usual: Option<Span>, broker: Span| {
             asked.map(Span).or(usual).unwrap_or(broker)
         };
-        let max_runtime = span(options.max_runtime_ns, usual.max_runtime, config.max_runtime);
-        let backoff = span(options.backoff_ns, usual.backoff, config.backoff);
-        let backoff_max = span(options.backoff_max_ns, usual.backoff_max, config.backoff_max);
+        let terms = Terms {
+            is_at_most_once: options.at_most_once,
+            tries_max: options.tries_max.or(usual.tries_max).unwrap_or(config.tries_max),
+            backoff: span(options.backoff_ns, usual.backoff, config.backoff),
+            backoff_max: span(options.backoff_max_ns, usual.backoff_max, config.backoff_max),
+            max_runtime: span(options.max_runtime_ns, usual.max_runtime, config.max_runtime),
+        };
         let deadline = submit.deadline_ns.map(|left| self.now.after(Span(left)));
         self.arrivals += 1;
-        let task = self.tasks.insert(Task {
+        let incoming = Incoming {
             owner,
-            runs_on: options.run_on,
-            is_follower: false,
             request_id: submit.request_id,
             submission: submit.submission,
             service,
             account,
-            flow: NO_FLOW,
-            place: 0,
-            work: 0,
-            is_probe: false,
-            charge: Charge::NONE,
-            age: self.arrivals,
-            has_returned: false,
             priority: submit.priority,
-            is_at_most_once: options.at_most_once,
-            kills_at_deadline: options.kill_at_deadline,
-            cancel: None,
-            is_closed: false,
-            is_listed: false,
-            state: TaskState::Pending,
-            occupies: false,
-            dispatch: Dispatch(0),
-            tries: 0,
-            crashes: 0,
-            tries_max,
-            backoff,
-            backoff_max,
-            worker: WorkerKey(0),
-            received_at: self.now,
-            queued_at: self.now,
-            start_at: self.now.after(Span(options.start_after_ns.unwrap_or(0))),
-            dispatched_at: self.now,
-            deadline,
-            max_runtime,
-            timer: None,
+            terms,
             payload_bytes: bytes,
+        };
+        let task = self.tasks.insert(Task {
+            runs_on: options.run_on,
+            age: self.arrivals,
+            kills_at_deadline: options.kill_at_deadline,
+            start_at: self.now.after(Span(options.start_after_ns.unwrap_or(0))),
+            deadline,
             body: Some(submit.body),
-            end: None,
-            links: Links::NONE,
+            ..Task::new(incoming, self.now)
         });
         if let Some(deadline) = deadline {
             let timer = self.timers.set(deadline, Wake::Task(task));

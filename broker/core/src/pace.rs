@@ -19,12 +19,19 @@ pub(crate) struct Pace {
     since: Time,
     /// Those that have left since then.
     left: u32,
+    /// When the latest did.
+    left_at: Time,
 }
 
 impl Pace {
-    /// The first task comes to wait where none did.
+    /// The first task comes to wait where none did. What was seen before counts without the time
+    /// in which none waited, so that a flow whose tasks come few at a time does not stay as slow as
+    /// it once was.
     #[inline]
-    pub(crate) const fn begin(&mut self, now: Time) {
+    pub(crate) fn begin(&mut self, now: Time) {
+        if self.left > 0 {
+            self.look();
+        }
         (self.since, self.left) = (now, 0);
     }
 
@@ -32,12 +39,15 @@ impl Pace {
     #[inline]
     pub(crate) fn on_sent(&mut self, now: Time) {
         self.left += 1;
-        if self.left < LOOK_EVERY {
-            return;
+        self.left_at = now;
+        if self.left == LOOK_EVERY {
+            self.begin(now);
         }
-        let each = (now.since(self.since).0 / u64::from(LOOK_EVERY)).max(1);
+    }
+
+    fn look(&mut self) {
+        let each = (self.left_at.since(self.since).0 / u64::from(self.left)).max(1);
         self.each = if self.each == 0 { each } else { self.each.midpoint(each) };
-        self.begin(now);
     }
 
     /// How long one waits behind so many; `None`: nobody knows.
@@ -94,6 +104,21 @@ mod tests {
     fn what_stands_still_is_as_slow_as_that() {
         let (pace, now) = paced(MS, 16);
         assert_eq!(pace.wait(2, now.after(Span(500 * MS))), Some(Span(1_000 * MS)));
+    }
+
+    #[test]
+    fn what_was_slow_once_is_forgotten_though_few_come_at_a_time() {
+        let (mut pace, mut now) = paced(1_000 * MS, 16);
+        for _ in 0..20 {
+            now = now.after(Span(60_000 * MS));
+            pace.begin(now);
+            (0..2).for_each(|_| {
+                now = now.after(Span(MS));
+                pace.on_sent(now);
+            });
+        }
+        pace.begin(now);
+        assert!(pace.wait(1, now).is_some_and(|wait| wait < Span(2 * MS)), "{pace:?}");
     }
 
     #[test]

@@ -3,17 +3,13 @@
 
 use alloc::vec::Vec;
 
-use pinmesh_protocol::id::Dispatch;
-
 use crate::dead::{DeadPage, Letter, LetterId, Origin};
 use crate::event::Body;
-use crate::list::Links;
 use crate::on_admin::AdminReply;
 use crate::outbox::Outbox;
-use crate::slab::{ServiceKey, TaskKey, WorkerKey};
+use crate::slab::{ServiceKey, TaskKey};
 use crate::state::State;
-use crate::task::{NO_FLOW, Owner, TASK_OVERHEAD_BYTES, Task, TaskState};
-use crate::waiting::Charge;
+use crate::task::{Incoming, Owner, TASK_OVERHEAD_BYTES, Task};
 
 impl<B: Body> State<B> {
     /// Runs the letters of a page again. One that there is no room for stays.
@@ -62,47 +58,21 @@ impl<B: Body> State<B> {
         let queue = self.services.at_mut(service);
         queue.tasks += 1;
         queue.bytes += bytes;
-        let task = self.tasks.insert(Task {
+        let incoming = Incoming {
             owner: Owner::Nobody(letter.client_id),
-            runs_on: true,
-            is_follower: false,
             request_id: letter.request_id,
             submission: letter.submission,
             service,
             account: letter.account,
-            flow: NO_FLOW,
-            place: 0,
-            work: 0,
-            is_probe: false,
-            charge: Charge::NONE,
-            age: self.arrivals,
-            has_returned: false,
             priority: letter.priority,
-            is_at_most_once: letter.terms.is_at_most_once,
-            kills_at_deadline: false,
-            cancel: None,
-            is_closed: false,
-            is_listed: false,
-            state: TaskState::Pending,
-            occupies: false,
-            dispatch: Dispatch(0),
-            tries: 0,
-            crashes: 0,
-            tries_max: letter.terms.tries_max,
-            backoff: letter.terms.backoff,
-            backoff_max: letter.terms.backoff_max,
-            worker: WorkerKey(0),
-            received_at: self.now,
-            queued_at: self.now,
-            start_at: self.now,
-            dispatched_at: self.now,
-            deadline: None,
-            max_runtime: letter.terms.max_runtime,
-            timer: None,
+            terms: letter.terms,
             payload_bytes: bytes,
+        };
+        let task = self.tasks.insert(Task {
+            runs_on: true,
+            age: self.arrivals,
             body: Some(letter.body),
-            end: None,
-            links: Links::NONE,
+            ..Task::new(incoming, self.now)
         });
         self.origins.insert(task, Origin { letter: id, client: letter.client });
         task

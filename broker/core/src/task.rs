@@ -59,6 +59,29 @@ pub(crate) struct Terms {
     pub(crate) max_runtime: Span,
 }
 
+impl Terms {
+    /// Of what never runs.
+    pub(crate) const UNUSED: Self = Self {
+        is_at_most_once: false,
+        tries_max: 1,
+        backoff: Span(0),
+        backoff_max: Span(0),
+        max_runtime: Span(0),
+    };
+}
+
+/// What comes in: as a task of its own, as one that is run again, or as one that follows another.
+pub(crate) struct Incoming {
+    pub(crate) owner: Owner,
+    pub(crate) request_id: RequestId,
+    pub(crate) submission: Submission,
+    pub(crate) service: ServiceKey,
+    pub(crate) account: Account,
+    pub(crate) priority: Priority,
+    pub(crate) terms: Terms,
+    pub(crate) payload_bytes: u64,
+}
+
 /// How a client wants its task to be stopped.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Cancel {
@@ -213,6 +236,55 @@ impl<B> Task<B> {
     #[inline]
     pub(crate) const fn class(&self) -> usize {
         self.priority.value() as usize - 1
+    }
+
+    /// One that has just come in: it waits, and has not been sent to anybody.
+    #[inline]
+    pub(crate) const fn new(incoming: Incoming, now: Time) -> Self {
+        let Incoming { owner, request_id, submission, service, account, .. } = incoming;
+        let Incoming { priority, terms, payload_bytes, .. } = incoming;
+        Self {
+            owner,
+            runs_on: false,
+            is_follower: false,
+            request_id,
+            submission,
+            service,
+            account,
+            flow: NO_FLOW,
+            place: 0,
+            work: 0,
+            is_probe: false,
+            charge: Charge::NONE,
+            age: 0,
+            has_returned: false,
+            priority,
+            is_at_most_once: terms.is_at_most_once,
+            kills_at_deadline: false,
+            cancel: None,
+            is_closed: false,
+            is_listed: false,
+            state: TaskState::Pending,
+            occupies: false,
+            dispatch: Dispatch(0),
+            tries: 0,
+            crashes: 0,
+            tries_max: terms.tries_max,
+            backoff: terms.backoff,
+            backoff_max: terms.backoff_max,
+            worker: WorkerKey(0),
+            received_at: now,
+            queued_at: now,
+            start_at: now,
+            dispatched_at: now,
+            deadline: None,
+            max_runtime: terms.max_runtime,
+            timer: None,
+            payload_bytes,
+            body: None,
+            end: None,
+            links: Links::NONE,
+        }
     }
 
     /// What was asked of it.
