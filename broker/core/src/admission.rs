@@ -16,21 +16,22 @@ use crate::time::Span;
 pub(crate) struct Rejection {
     status: Status,
     text: &'static str,
-    /// BUSY: when to try again, where that is later than usual.
-    retry_after: Span,
+    /// BUSY: when to try again; `None`: after the usual time.
+    retry_after: Option<Span>,
 }
 
 impl Rejection {
     pub(crate) const fn refused(text: &'static str) -> Self {
-        Self { status: Status::Refused, text, retry_after: Span(0) }
+        Self { status: Status::Refused, text, retry_after: None }
     }
 
     pub(crate) const fn busy(text: &'static str) -> Self {
-        Self { status: Status::Busy, text, retry_after: Span(0) }
+        Self { status: Status::Busy, text, retry_after: None }
     }
 }
 
-/// The longest after which a client is asked to try again.
+/// The shortest and the longest after which a task that would be late may be tried again.
+const RETRY_AFTER_MIN: Span = Span(1_000_000);
 const RETRY_AFTER_MAX: Span = Span::from_secs(10);
 
 impl<B: Body> State<B> {
@@ -125,7 +126,8 @@ impl<B: Body> State<B> {
         (needed > left).then(|| Rejection {
             status: Status::Busy,
             text: "so many of your tasks wait that this one would end after its deadline",
-            retry_after: Span(needed - left).min(RETRY_AFTER_MAX),
+            // A client holds back all that it has for the service: no longer than it must.
+            retry_after: Some(Span(needed - left).clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX)),
         })
     }
 
@@ -175,7 +177,7 @@ impl<B: Body> State<B> {
             status,
             tries: 0,
             stages: None,
-            retry_after_ns: is_busy.then_some(self.config.retry_after.max(retry_after).0),
+            retry_after_ns: is_busy.then_some(retry_after.unwrap_or(self.config.retry_after).0),
         };
         out.result(conn, &head, ResultBody::Text(text));
     }

@@ -66,7 +66,7 @@ impl Oracle {
         match (self.objection_to(id, &service, submit, lead), turned_away.flatten()) {
             (Some(status), _) => self.reject(conn, submit, status, usual),
             (None, Some(retry_after)) => {
-                self.reject(conn, submit, Status::Busy, retry_after.max(usual));
+                self.reject(conn, submit, Status::Busy, retry_after);
             }
             (None, None) if options.key.is_some() => {
                 self.accept_with_key((conn, id), service, submit, lead);
