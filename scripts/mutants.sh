@@ -20,7 +20,7 @@ tools=$ROOT/target/tools
 export PATH=$tools/bin:$PATH
 if ! command -v cargo-mutants >/dev/null; then
     say "installing cargo-mutants into target/tools"
-    CARGO_TARGET_DIR=$tools/build cargo install cargo-mutants --locked --root "$tools"
+    CARGO_TARGET_DIR=$tools/build cargo install cargo-mutants@27.1.0 --locked --root "$tools"
     rm -rf "$tools/build"
 fi
 exec nice -n 2 python3 scripts/mutants/mutants.py "$@"

@@ -263,6 +263,7 @@ mod tests {
             "worker_window_tasks = 1024",
             "client_window_tasks = 10000",
             "memory = \"1GiB\"",
+            "recall = true",
             "strict = false",
             "letters = 10000",
             "bytes = \"256MiB\"",

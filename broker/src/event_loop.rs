@@ -16,7 +16,7 @@ use crate::body::Body;
 use crate::config::{Config, HttpListen, span_of};
 use crate::counters::Counters;
 use crate::error::BrokerError;
-use crate::http::{self, Listener};
+use crate::http::{Listener, Serving};
 use crate::inbound::Inbound;
 use crate::keys::{self, Keys};
 use crate::outbound::{Notice, Outbound, Sockets};
@@ -60,7 +60,7 @@ pub struct EventLoop {
     signals: Signals,
     admin: Option<AdminQueue>,
     /// Where the admin API listens; `None`: nowhere.
-    http: Option<HttpListen>,
+    http: Option<Serving>,
     message: Message,
     origin: Instant,
     spin: Duration,
@@ -109,8 +109,7 @@ impl EventLoop {
         if let Some(listener) = Listener::bind(&config.http)? {
             let waker = poller.waker(ADMIN).map_err(transport("the event loop"))?;
             let (asker, queue) = AdminQueue::new(waker);
-            http = Some(listener.address());
-            listener.serve(asker)?;
+            http = Some(listener.serve(asker)?);
             admin = Some(queue);
         }
         if let Some(cpu) = config.cpu {
@@ -158,7 +157,7 @@ impl EventLoop {
     /// Where the admin API really listens; `None`: nowhere.
     #[must_use]
     pub fn http(&self) -> Option<&HttpListen> {
-        self.http.as_ref()
+        self.http.as_ref().map(|http| &http.address)
     }
 
     /// Runs until a signal has drained the broker, or cut that short.
@@ -332,8 +331,9 @@ impl EventLoop {
         self.outbound.flush().map_err(transport("the event loop"))?;
         self.report();
         self.outbound.stages.finish(Instant::now());
-        if let Some(address) = &self.http {
-            http::clean_up(address);
+        drop(self.admin.take());
+        if let Some(http) = self.http.take() {
+            http.end();
         }
         Ok(ended)
     }

@@ -7,19 +7,24 @@ mod dead;
 mod guard;
 mod json;
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use rustix::fs::Mode;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::admin_queue::Asker;
 use crate::config::HttpListen;
@@ -31,6 +36,8 @@ const CONNECTIONS_MAX: usize = 64;
 const HEADERS_MAX: Duration = Duration::from_secs(10);
 /// How long a connection may last: one that reads nothing must not keep its place.
 const CONNECTION_MAX: Duration = Duration::from_secs(60);
+/// How long the last answers may take, at the broker's end.
+const LAST_ANSWERS_MAX: Duration = Duration::from_secs(1);
 /// How long nothing is accepted after an error, such as want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of a request's head.
@@ -66,7 +73,7 @@ impl Listener {
     }
 
     /// Where it is really bound, as `--http` takes it.
-    pub(crate) fn address(&self) -> HttpListen {
+    fn address(&self) -> HttpListen {
         match self {
             Self::Tcp(_, address) => HttpListen::Tcp(*address),
             Self::Unix(_, path) => HttpListen::Unix(path.clone()),
@@ -74,21 +81,41 @@ impl Listener {
     }
 
     /// Starts the thread that serves it.
-    pub(crate) fn serve(self, asker: Asker) -> Result<(), BrokerError> {
+    pub(crate) fn serve(self, asker: Asker) -> Result<Serving, BrokerError> {
+        let address = self.address();
         let system = |source| BrokerError::System { action: "start the HTTP thread", source };
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system)?;
         let thread = std::thread::Builder::new().name("pmb-http".into());
+        let (stop, stopped) = oneshot::channel();
         let serve = move || {
-            if let Err(error) = runtime.block_on(self.accept(asker)) {
+            if let Err(error) = runtime.block_on(self.serve_until(stopped, asker)) {
                 tracing::error!(%error, "the admin API has ended");
             }
         };
-        thread.spawn(serve).map_err(system)?;
-        Ok(())
+        let thread = thread.spawn(serve).map_err(system)?;
+        Ok(Serving { address, stop, thread })
     }
 
-    async fn accept(self, asker: Asker) -> io::Result<()> {
+    /// Then answers what has been asked.
+    async fn serve_until(self, stopped: oneshot::Receiver<()>, asker: Asker) -> io::Result<()> {
+        let open = GracefulShutdown::new();
+        let ended = {
+            let mut accept = pin!(self.accept(asker, &open));
+            let mut stopped = pin!(stopped);
+            poll_fn(|context| match stopped.as_mut().poll(context) {
+                Poll::Ready(_) => Poll::Ready(Ok(())),
+                Poll::Pending => accept.as_mut().poll(context),
+            })
+            .await
+        };
+        if tokio::time::timeout(LAST_ANSWERS_MAX, open.shutdown()).await.is_err() {
+            tracing::debug!("a connection to the admin API was still open at the end");
+        }
+        ended
+    }
+
+    async fn accept(self, asker: Asker, open: &GracefulShutdown) -> io::Result<()> {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         match self {
             Self::Tcp(listener, _) => {
@@ -97,7 +124,9 @@ impl Listener {
                 loop {
                     let permit = permit(&room).await?;
                     match listener.accept().await {
-                        Ok((stream, _)) => connection(stream, router.clone(), permit),
+                        Ok((stream, _)) => {
+                            connection(stream, router.clone(), permit, open.watcher());
+                        }
                         Err(error) => pause(&error).await,
                     }
                 }
@@ -108,12 +137,34 @@ impl Listener {
                 loop {
                     let permit = permit(&room).await?;
                     match listener.accept().await {
-                        Ok((stream, _)) => connection(stream, router.clone(), permit),
+                        Ok((stream, _)) => {
+                            connection(stream, router.clone(), permit, open.watcher());
+                        }
                         Err(error) => pause(&error).await,
                     }
                 }
             }
         }
+    }
+}
+
+/// The thread.
+pub(crate) struct Serving {
+    /// Where it is bound, as `--http` takes it.
+    pub(crate) address: HttpListen,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Serving {
+    /// Accepts nothing more, answers what has been asked, and takes a unix socket's file away. The
+    /// queue must be gone: what waits in it is answered then.
+    pub(crate) fn end(self) {
+        if let HttpListen::Unix(path) = &self.address {
+            let _ = std::fs::remove_file(path);
+        }
+        let _ = self.stop.send(());
+        let _ = self.thread.join();
     }
 }
 
@@ -126,7 +177,7 @@ async fn pause(error: &io::Error) {
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-fn connection<S>(stream: S, router: axum::Router, permit: OwnedSemaphorePermit)
+fn connection<S>(stream: S, router: axum::Router, permit: OwnedSemaphorePermit, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -135,7 +186,7 @@ where
         builder.timer(TokioTimer::new()).header_read_timeout(HEADERS_MAX);
         builder.max_buf_size(HEAD_BYTES_MAX);
         let service = TowerToHyperService::new(router);
-        let serving = builder.serve_connection(TokioIo::new(stream), service);
+        let serving = watcher.watch(builder.serve_connection(TokioIo::new(stream), service));
         match tokio::time::timeout(CONNECTION_MAX, serving).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "a connection to the admin API broke"),
@@ -161,11 +212,4 @@ fn bind_unix(path: &Path) -> io::Result<StdUnixListener> {
     let bound = StdUnixListener::bind(path);
     rustix::process::umask(before);
     bound
-}
-
-/// Takes a unix socket's file away at the end.
-pub(crate) fn clean_up(address: &HttpListen) {
-    if let HttpListen::Unix(path) = address {
-        let _ = std::fs::remove_file(path);
-    }
 }

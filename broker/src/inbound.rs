@@ -96,7 +96,7 @@ impl Inbound {
                     {
                         log_refusal(conn, refused);
                     }
-                    handle(event(conn, side, command, attachments), outbound);
+                    handle(event((conn, side), command, first, attachments), outbound);
                     if !has_session(outbound, conn) {
                         break None;
                     }
@@ -157,9 +157,9 @@ fn refuse(
 /// The event that a command is.
 #[inline]
 fn event<'a>(
-    conn: Conn,
-    side: Side,
+    (conn, side): (Conn, Side),
     command: ToBroker<'a>,
+    first: &'a Frame,
     attachments: &mut [Frame],
 ) -> Event<'a, Body> {
     match command {
@@ -167,7 +167,7 @@ fn event<'a>(
         ToBroker::Submit(submit) => submit_event(conn, &submit, attachments),
         ToBroker::Ack(taken) => Event::Ack(conn, taken),
         ToBroker::Heartbeat(heartbeat) => Event::Heartbeat(conn, heartbeat),
-        ToBroker::Hello(hello) => Event::Hello(conn, side, hello),
+        ToBroker::Hello(hello) => Event::Hello(conn, side, hello, first.user_id()),
         ToBroker::Goodbye | ToBroker::Refused(_) => Event::Goodbye(conn),
         ToBroker::Window(window) => Event::Window(conn, window),
         ToBroker::Service(alias) => Event::Service(conn, alias),

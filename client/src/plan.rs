@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::id::{ContentType, Priority, RequestId, TaskId};
-use pinmesh_protocol::rendezvous;
+use pinmesh_protocol::{rendezvous, selector};
 use pinmesh_session::Time;
 use pinmesh_session::client::{NewRequest, ServiceId};
 use serde::Serialize;
@@ -94,6 +94,15 @@ impl Plan {
             listens: Listens::default(),
             fault: None,
         }
+    }
+
+    /// The service with these labels required.
+    pub(crate) fn require(&mut self, shared: &Shared, labels: &[String]) {
+        let Ok(service) = self.service else { return };
+        let name = shared.service_name(service);
+        self.service = selector::requiring(&name, labels)
+            .map_err(|error| Error::invalid("requires", format!("{labels:?}"), error.remedy()))
+            .and_then(|name| shared.service(&name));
     }
 
     pub(crate) fn set(&mut self, set: impl FnOnce(&mut TaskOptions)) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use mio::Waker;
 use pinmesh_protocol::id::{RequestId, TaskId};
-use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
+use pinmesh_protocol::selector::Selector;
 use pinmesh_session::Time;
 use pinmesh_session::client::{
     Cancel, ClientCounters, NewRequest, Pong, SERVICE_NAMES_MAX, ServiceId,
@@ -164,9 +164,8 @@ impl Shared {
             return Ok(id);
         }
         drop(names);
-        if name.is_empty() || name.len() > SERVICE_BYTES_MAX {
-            let remedy = format!("must have from 1 to {SERVICE_BYTES_MAX} bytes");
-            return Err(Error::invalid("service", format!("`{name}`"), &remedy));
+        if let Err(error) = Selector::parse(name) {
+            return Err(Error::invalid("service", format!("`{name}`"), error.remedy()));
         }
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(&id) = names.get(name) {

@@ -77,6 +77,26 @@ impl<'c> Task<'c> {
         self
     }
 
+    /// Only workers that have all these labels may run it (`pinmesh-worker --label`). The service with
+    /// its labels, such as `resize{gpu,numa=1}`, is a service of its own: with its own queue, limits
+    /// and turn, by that name in the broker's lists; its tasks end [`Error::NoService`] if there is no
+    /// such worker for a while. [`Client::task`] takes that name too. Name all labels in one call.
+    /// Default: none.
+    ///
+    /// ```no_run
+    /// # fn main() -> pinmesh_client::Result<()> {
+    /// # let client = pinmesh_client::Client::connect("tcp://127.0.0.1:5555")?;
+    /// let near: Vec<u8> = client.task("resize").requires(["gpu", "numa=1"]).call(&b"image")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn requires<L: Into<String>>(mut self, labels: impl IntoIterator<Item = L>) -> Self {
+        let labels: Vec<String> = labels.into_iter().map(Into::into).collect();
+        self.plan.require(&self.client.shared, &labels);
+        self
+    }
+
     /// The longest that one attempt may run before it is killed. Default: the broker's, 1 h.
     #[must_use]
     pub fn max_runtime(mut self, max_runtime: Duration) -> Self {

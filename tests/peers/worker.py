@@ -105,7 +105,7 @@ class Worker:
     def ready(self):
         held = [[*attempt, *request, 2] for attempt, request, _ in self.ends]  # no more than the window: one part will do
         tasks, size, self.barrier = (0, 0, 0) if self.leaving else (WINDOW_TASKS, WINDOW_BYTES, None)
-        self.send([Op.READY, None, 0, 1, [self.service], tasks, size, held, 0, 1])
+        self.send([Op.READY, None, 0, 1, [self.service], [], tasks, size, held, 0, 1])
         for *_, done in self.ends:
             self.send(done)
         if not self.announced:

@@ -35,6 +35,7 @@ pub fn ready(service: &str) -> ToBroker<'_> {
         slot: Slot(0),
         incarnation: Incarnation(1),
         services: vec![service],
+        labels: Vec::new(),
         window_tasks: 16,
         window_bytes: 64 << 20,
         held: Vec::new(),

@@ -90,6 +90,7 @@ fn open(socket: &mut Socket, now: Time) -> WorkerSession<u64> {
         slot: Slot(0),
         incarnation: Incarnation(1),
         services: vec!["work".to_owned()],
+        labels: Vec::new(),
         window_tasks: 256,
         window_bytes: 8 << 20,
         seed: 7,

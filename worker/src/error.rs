@@ -2,7 +2,8 @@
 
 use pinmesh_histogram::HistogramError;
 use pinmesh_host::HostError;
-use pinmesh_protocol::limits::{SERVICE_BYTES_MAX, SERVICES_MAX};
+use pinmesh_protocol::limits::{LABELS_MAX, SERVICE_BYTES_MAX, SERVICES_MAX};
+use pinmesh_protocol::selector::NameError;
 use pinmesh_transport::TransportError;
 
 use crate::page::BROKERS_MAX;
@@ -24,8 +25,12 @@ pub enum WorkerError {
     },
     /// No service, or too many.
     ServiceCount(usize),
-    /// A service's name is empty or too long.
+    /// A service's name is empty or too long, or has braces.
     ServiceName(String),
+    /// A label is none.
+    Label(String),
+    /// Too many labels.
+    LabelCount(usize),
     /// Two services have one name.
     ServiceTwice(String),
     /// The CPUs cannot be had.
@@ -53,6 +58,8 @@ impl WorkerError {
             Self::Flag { .. }
             | Self::ServiceCount(_)
             | Self::ServiceName(_)
+            | Self::Label(_)
+            | Self::LabelCount(_)
             | Self::ServiceTwice(_)
             | Self::Cpus(_)
             | Self::Keys(_)
@@ -83,9 +90,14 @@ impl std::fmt::Display for WorkerError {
             ),
             Self::ServiceName(name) => write!(
                 f,
-                "service `{name}` has a name of {} bytes; give it 1 to {SERVICE_BYTES_MAX}",
+                "service `{name}` has a name of {} bytes; give it 1 to {SERVICE_BYTES_MAX} without \
+                 braces (the labels that a worker has are said beside its services)",
                 name.len()
             ),
+            Self::Label(label) => write!(f, "label `{label}`: {}", NameError::Label),
+            Self::LabelCount(count) => {
+                write!(f, "the worker has {count} labels, at most {LABELS_MAX} are allowed")
+            }
             Self::ServiceTwice(name) => {
                 write!(f, "service `{name}` was given twice; remove one or rename it")
             }
@@ -111,6 +123,8 @@ impl std::error::Error for WorkerError {
             Self::Flag { .. }
             | Self::ServiceCount(_)
             | Self::ServiceName(_)
+            | Self::Label(_)
+            | Self::LabelCount(_)
             | Self::ServiceTwice(_) => None,
             Self::Cpus(error) => Some(error),
             Self::Keys(error) => Some(error),

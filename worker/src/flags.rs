@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use pinmesh_host::CpuSelection;
-use pinmesh_protocol::limits::WORKERS_MAX;
+use pinmesh_host::{CpuSelection, Topology, current_affinity};
+use pinmesh_protocol::limits::{LABELS_MAX, WORKERS_MAX};
+use pinmesh_protocol::selector::{NameError, is_label};
 use pinmesh_transport::{Endpoint, PeerKeys};
 
 use crate::error::WorkerError;
@@ -49,6 +50,15 @@ pub struct WorkerFlags {
     /// Name for people, in the broker's lists. Default: `program@host`
     #[arg(long)]
     pub name: Option<String>,
+
+    /// Label of these workers, such as `gpu` or `disk=nvme`: tasks may require it. Repeat it to give
+    /// several [default: none]
+    #[arg(long = "label", value_name = "LABEL")]
+    pub labels: Vec<String>,
+
+    /// Label each worker with the NUMA node of its CPU as well: `numa=0`
+    #[arg(long)]
+    pub numa_label: bool,
 
     /// Tasks that one worker holds at most, for all brokers together, 1 to 1024; the broker adapts
     /// below it
@@ -139,6 +149,30 @@ impl WorkerFlags {
         }
         let cpus = set.cycle(workers).map_err(WorkerError::Cpus)?;
         Ok(cpus.into_iter().map(|cpu| u16::try_from(cpu.index()).ok()).collect())
+    }
+
+    /// The labels, those of the CPUs left out, checked.
+    pub(crate) fn labels(&self) -> Result<Vec<String>, WorkerError> {
+        match self.labels.iter().find(|label| !is_label(label)) {
+            Some(label) => Err(flag("--label", label.clone(), NameError::Label.to_string())),
+            None if self.labels.len() + usize::from(self.numa_label) > LABELS_MAX => {
+                let reason = format!("a worker has at most {LABELS_MAX} labels, leave some out");
+                Err(flag("--label", format!("{} times", self.labels.len()), reason))
+            }
+            None => Ok(self.labels.clone()),
+        }
+    }
+
+    /// The labels of a worker that is pinned already.
+    pub(crate) fn labels_here(&self) -> Result<Vec<String>, WorkerError> {
+        let mut labels = self.labels()?;
+        if self.numa_label {
+            let topology = Topology::read().map_err(WorkerError::Cpus)?;
+            let cpu = current_affinity().map_err(WorkerError::Cpus)?.lowest();
+            let node = cpu.and_then(|cpu| topology.cpu(cpu)).map_or(0, |cpu| cpu.node);
+            labels.push(format!("numa={node}"));
+        }
+        Ok(labels)
     }
 
     /// The name, given or made up.

@@ -12,7 +12,8 @@ use mio::unix::SourceFd;
 use mio::{Interest, Waker};
 use pinmesh_histogram::{IntervalRecorder, LatencyLog, Precision};
 use pinmesh_protocol::id::{Incarnation, PeerId, Slot};
-use pinmesh_protocol::limits::{NAME_BYTES_MAX, SERVICE_BYTES_MAX, SERVICES_MAX};
+use pinmesh_protocol::limits::{LABELS_MAX, NAME_BYTES_MAX, SERVICES_MAX};
+use pinmesh_protocol::selector::{Selector, is_label};
 use pinmesh_session::worker::WorkerConfig;
 use pinmesh_transport::{Endpoint, PeerKeys, Poller, Token};
 use std::os::fd::AsRawFd;
@@ -37,6 +38,7 @@ const WAKE: Token = Token(usize::MAX);
 #[derive(Default)]
 pub struct Worker {
     services: Vec<Service>,
+    labels: Vec<String>,
     keys: Option<PeerKeys>,
 }
 
@@ -104,6 +106,13 @@ impl Worker {
         self
     }
 
+    /// Has this label: tasks may require it. `--label` adds more.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.labels.push(label.into());
+        self
+    }
+
     /// Encrypts, and shows the brokers who this is: its own key, which their `authorized_keys` must
     /// list as a worker, and theirs; see [`PeerKeys::load`]. Default: no keys, for brokers on the
     /// same host. `--key` and `--broker-key` come before it.
@@ -152,6 +161,7 @@ impl Worker {
     fn supervise(self, flags: &WorkerFlags) -> Result<(), WorkerError> {
         self.check()?;
         flags.endpoints()?;
+        flags.labels()?;
         let keys = flags.keys()?.or(self.keys);
         let config = SupervisorConfig {
             backends: flags.backends.clone(),
@@ -180,6 +190,7 @@ impl Worker {
         let recorder =
             flags.latency_log.as_deref().map(|path| recorder(path, &identity)).transpose()?;
         self.keys = flags.keys()?.or(self.keys);
+        self.labels.extend(flags.labels_here()?);
         let config = self.config(identity, flags.window, flags.endpoints()?)?;
         let config =
             RunLoopConfig { page: Some(page), spin: flags.spin, recorder, ..config(stop, poller) };
@@ -239,6 +250,7 @@ impl Worker {
             slot: identity.slot,
             incarnation: identity.incarnation,
             services: self.services.iter().map(|service| service.name.clone()).collect(),
+            labels: self.labels,
             window_tasks,
             window_bytes: WINDOW_BYTES,
             seed: u64::from_le_bytes(seed.try_into().expect("the other 8 of 24")),
@@ -261,12 +273,18 @@ impl Worker {
         }
         for (index, service) in self.services.iter().enumerate() {
             let name = &service.name;
-            if name.is_empty() || name.len() > SERVICE_BYTES_MAX {
+            if Selector::parse(name).map_or(true, |selector| selector.is_selective()) {
                 return Err(WorkerError::ServiceName(name.clone()));
             }
             if self.services[..index].iter().any(|other| other.name == *name) {
                 return Err(WorkerError::ServiceTwice(name.clone()));
             }
+        }
+        if let Some(label) = self.labels.iter().find(|label| !is_label(label)) {
+            return Err(WorkerError::Label(label.clone()));
+        }
+        if self.labels.len() > LABELS_MAX {
+            return Err(WorkerError::LabelCount(self.labels.len()));
         }
         Ok(())
     }

@@ -243,7 +243,9 @@ impl Barrage {
         let side = if is_frontend { Side::Frontend } else { Side::Backend };
         self.peers.retain(|peer| peer.conn != conn);
         self.peers.push(Peer { conn, role, number, part: 0 });
-        self.event(Event::Hello(conn, side, hello))
+        let user =
+            self.random.one_in(3).then_some(if self.random.one_in(2) { "key" } else { "barrage" });
+        self.event(Event::Hello(conn, side, hello, user))
     }
 
     /// What anybody may say.

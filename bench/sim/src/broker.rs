@@ -384,7 +384,7 @@ fn event(
         ),
         ToBroker::Ack(taken) => Event::Ack(conn, taken),
         ToBroker::Heartbeat(heartbeat) => Event::Heartbeat(conn, heartbeat),
-        ToBroker::Hello(hello) => Event::Hello(conn, side, hello),
+        ToBroker::Hello(hello) => Event::Hello(conn, side, hello, None),
         ToBroker::Goodbye | ToBroker::Refused(_) => Event::Goodbye(conn),
         ToBroker::Window(window) => Event::Window(conn, window),
         ToBroker::Service(alias) => Event::Service(conn, alias),

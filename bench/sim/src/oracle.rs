@@ -32,6 +32,7 @@ mod gates;
 mod hosts;
 mod inherited;
 mod keys;
+mod names;
 mod progress;
 mod sessions;
 mod tasks;
@@ -261,7 +262,9 @@ impl Oracle {
                 self.is_draining = true;
                 return;
             }
-            Event::Hello(conn, side, hello) => return self.on_hello(*conn, *side, hello),
+            Event::Hello(conn, side, hello, user) => {
+                return self.on_hello(*conn, *side, hello, *user);
+            }
             Event::Gone(conn) => {
                 self.end_session(*conn);
                 return self.expect(Expected::Close(*conn));

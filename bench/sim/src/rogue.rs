@@ -95,6 +95,7 @@ fn ready(held: Option<AttemptId>) -> Ready<'static> {
         slot: Slot(0),
         incarnation: Incarnation(1),
         services: vec!["rogue"],
+        labels: Vec::new(),
         window_tasks: 0,
         window_bytes: 0,
         held: held.into_iter().collect(),

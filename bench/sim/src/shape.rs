@@ -17,8 +17,12 @@ use crate::random::Random;
 use crate::task::{Act, IdempotencyKey, Key, PAYLOAD_MIN, Plan};
 use crate::worker::WorkerShape;
 
-/// Names of the services.
-pub const SERVICES: [&str; 3] = ["red", "green", "blue"];
+/// What workers offer.
+const OFFERED: [&str; 3] = ["red", "green", "blue"];
+/// What some of them have beside it.
+const LABELS: [&str; 2] = ["gpu", "near"];
+/// Names of the services that tasks are for.
+pub const SERVICES: [&str; 5] = ["red", "green", "blue", "green{gpu}", "blue{gpu,near}"];
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -177,10 +181,12 @@ impl Shape {
     /// What the workers of a host, or one without, are started with.
     pub fn worker(&self, place: usize) -> WorkerShape {
         // The first of each kind serves everything, so that something is always served by somebody.
-        let services = SERVICES.iter().enumerate().filter(|(at, _)| place == 0 || *at != place % 3);
+        let services = OFFERED.iter().enumerate().filter(|(at, _)| place == 0 || *at != place % 3);
+        let labels = LABELS.iter().take(2 - place % 3);
         WorkerShape {
             brokers: self.brokers,
             services: services.map(|(_, name)| (*name).into()).collect(),
+            labels: labels.map(|label| (*label).into()).collect(),
             window: self.window,
             refusals: self.refusals,
         }
@@ -286,6 +292,7 @@ fn draw_core(random: &mut Random) -> CoreConfig {
         services_max: 16,
         is_strict: random.one_in(4),
         is_credit_fixed: random.one_in(2),
+        recalls: !random.one_in(8),
         retry_after: Span(random.scale(5 * MS, 300 * MS)),
         own_service_limits: draw_service_limits(random),
         ..CoreConfig::default()

@@ -44,6 +44,8 @@ pub struct WorkerShape {
     pub brokers: usize,
     /// Services that it serves.
     pub services: Vec<String>,
+    /// Labels that it has.
+    pub labels: Vec<String>,
     /// Window for each broker.
     pub window: (u32, u64),
     /// Buckets and ways of its page's refusal table.
@@ -137,6 +139,7 @@ impl Worker {
                 slot,
                 incarnation,
                 services: shape.services.clone(),
+                labels: shape.labels.clone(),
                 window_tasks: shape.window.0,
                 window_bytes: shape.window.1,
                 seed: world.random.next(),

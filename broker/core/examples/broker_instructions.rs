@@ -89,6 +89,7 @@ fn ready(names: &[String], window: u64) -> Ready<'_> {
         slot: Slot(0),
         incarnation: Incarnation(1),
         services: names.iter().map(String::as_str).collect(),
+        labels: Vec::new(),
         window_tasks: window as u32,
         window_bytes: 8 << 20,
         held: Vec::new(),
@@ -188,7 +189,7 @@ fn main() {
     let names: Vec<_> = (0..services).map(|number| format!("work {number}")).collect();
     for client in 0..CLIENTS as u32 {
         let hello = hello(Role::Client, client as u8 + 1, NAMES[client as usize]);
-        plant.handle(Event::Hello(Conn(CLIENT + client), Side::Frontend, hello));
+        plant.handle(Event::Hello(Conn(CLIENT + client), Side::Frontend, hello, None));
         // One service is everybody's; of many each has its own.
         let its = names.iter().skip(client as usize % names.len()).step_by(CLIENTS as usize);
         for (alias, name) in (0..).zip(its) {
@@ -196,7 +197,8 @@ fn main() {
             plant.aliases[client as usize] += 1;
         }
     }
-    plant.handle(Event::Hello(WORKER, Side::Backend, hello(Role::Worker, 99, "count@here")));
+    let greeting = hello(Role::Worker, 99, "count@here");
+    plant.handle(Event::Hello(WORKER, Side::Backend, greeting, None));
     plant.handle(Event::Ready(WORKER, ready(&names, window)));
     // The worker has no room for what is queued, so that it stays so.
     let held = |plant: &Plant| plant.submitted - plant.peers.results;

@@ -61,7 +61,9 @@ impl<B: Body> Broker<B> {
         let state = &mut self.state;
         state.now = state.now.max(now);
         match event {
-            Event::Hello(conn, side, hello) => return state.on_hello(conn, side, &hello, out),
+            Event::Hello(conn, side, hello, user) => {
+                return state.on_hello((conn, side), &hello, user, out);
+            }
             Event::Tick => return state.on_time(out),
             Event::Drain => {
                 state.is_draining = true;

@@ -122,6 +122,8 @@ pub struct CoreConfig {
     pub retry_after: Span,
     /// A worker is sent as much as its window allows, and not what keeps it busy.
     pub is_credit_fixed: bool,
+    /// What waits at a worker behind a task that runs longer than it should is taken back for others.
+    pub recalls: bool,
     /// The most urgent task always goes first, however long the others wait.
     pub is_strict: bool,
     /// The longest payload, bytes.
@@ -169,6 +171,7 @@ impl Default for CoreConfig {
             keys_bytes_max: 128 * 1024 * 1024,
             retry_after: Span::from_millis(100),
             is_credit_fixed: false,
+            recalls: true,
             is_strict: false,
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX,
             service_limits: ServiceLimits::default(),

@@ -26,10 +26,10 @@ impl<B: Body> State<B> {
         }
         let Some((serving, worker)) = self.best_for(task.service) else { return false };
         let is_over = task.deadline.is_some_and(|deadline| deadline <= self.now);
-        if is_over || !self.workers.at(worker).fits(task.payload_bytes, serving.place) {
+        if is_over || !self.workers.at(worker).fits(task.payload_bytes, serving.offered) {
             return false;
         }
-        self.send_task(key, worker, serving.place, out);
+        self.send_task(key, worker, serving.offered, out);
         true
     }
 
@@ -52,8 +52,8 @@ impl<B: Body> State<B> {
                 return;
             }
             let Some((serving, worker)) = self.best_for(service) else { return };
-            let Some((task, place)) = self.next_task(serving.group) else { return };
-            self.offer(task, worker, (serving.group, place), out);
+            let Some((task, serving)) = self.next_task(serving.group) else { return };
+            self.offer(task, worker, serving, out);
         }
     }
 
@@ -61,50 +61,51 @@ impl<B: Body> State<B> {
     #[inline]
     pub(crate) fn dispatch_group(&mut self, key: GroupKey, out: &mut impl Outbox<B>) {
         while let Some((worker, _)) = self.groups.get(key).and_then(Group::best) {
-            let Some((task, place)) = self.next_task(key) else { return };
-            self.offer(task, worker, (key, place), out);
+            let Some((task, serving)) = self.next_task(key) else { return };
+            self.offer(task, worker, serving, out);
         }
     }
 
-    /// The task whose turn it is in the group, and the place of its service.
+    /// The task whose turn it is in the group, and how that serves it.
     #[inline]
-    fn next_task(&mut self, key: GroupKey) -> Option<(u32, u32)> {
+    fn next_task(&mut self, key: GroupKey) -> Option<(u32, Serving)> {
         let group = self.groups.get_mut(key)?;
         let (place, class) = group.next(self.config.is_strict)?;
+        let offered = group.offered[place as usize];
         let service = self.services.at_mut(group.services[place as usize]);
         let task = service.waiting.first(&self.tasks, &self.flows, class)?;
-        Some((task, place))
+        Some((task, Serving { group: key, place, offered }))
     }
 
     /// Sends the task to the worker, or, where it does not fit the worker's bytes or its credit, takes
     /// the worker off the list until it has finished something.
     #[inline]
-    fn offer(
-        &mut self,
-        task: u32,
-        worker: u32,
-        (group, place): (GroupKey, u32),
-        out: &mut impl Outbox<B>,
-    ) {
+    fn offer(&mut self, task: u32, worker: u32, serving: Serving, out: &mut impl Outbox<B>) {
         let key: TaskKey = self.tasks.key_at(task);
         let waiting = self.tasks.at(task);
         if waiting.deadline.is_some_and(|deadline| deadline <= self.now) {
             self.expire(key, out);
-        } else if self.workers.at(worker).fits(waiting.payload_bytes, place) {
-            self.charge(key, group, place);
+        } else if self.workers.at(worker).fits(waiting.payload_bytes, serving.offered) {
+            self.charge(key, serving.group, serving.place);
             self.unqueue(key);
-            self.send_task(key, worker, place, out);
+            self.send_task(key, worker, serving.offered, out);
         } else {
             self.unlist(worker);
         }
     }
 
     #[inline]
-    fn send_task(&mut self, key: TaskKey, worker_index: u32, place: u32, out: &mut impl Outbox<B>) {
+    fn send_task(
+        &mut self,
+        key: TaskKey,
+        worker_index: u32,
+        offered: u32,
+        out: &mut impl Outbox<B>,
+    ) {
         let worker = self.workers.at(worker_index);
-        let (work, is_probe) = (worker.credits[place as usize].work(), worker.held() == 0);
+        let (work, is_probe) = (worker.credits[offered as usize].work(), worker.held() == 0);
         let task = self.tasks.at_mut(key.index());
-        (task.place, task.work, task.is_probe) = (place, work, is_probe);
+        (task.offered, task.work, task.is_probe) = (offered, work, is_probe);
         self.occupy(key, worker_index);
         self.ledger.dispatched += 1;
         self.charge_rate(self.tasks.at(key.index()).service);
@@ -122,7 +123,7 @@ impl<B: Body> State<B> {
             client_id: client_id.unwrap_or_default(),
             request_id: task.request_id,
             submission: task.submission,
-            service_alias: worker.aliases[place as usize],
+            service_alias: worker.aliases[offered as usize],
             tries: task.tries,
             deadline_ns: task.deadline.map(|deadline| deadline.since(now).0),
             max_runtime_ns: task.max_runtime.0,

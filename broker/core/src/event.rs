@@ -99,8 +99,9 @@ pub struct ProgressEvent<B> {
 /// What happened, and to whose socket.
 #[derive(Clone, Debug)]
 pub enum Event<'a, B> {
-    /// HELLO on the given side.
-    Hello(Conn, Side, Hello<'a>),
+    /// HELLO on the given side, and the name of the key by which the socket was let in; `None`: it
+    /// has none.
+    Hello(Conn, Side, Hello<'a>, Option<&'a str>),
     /// GOODBYE.
     Goodbye(Conn),
     /// HEARTBEAT.

@@ -1,10 +1,11 @@
-//! Groups of workers that serve the same services: which of their tasks is next, and which worker has
+//! Groups of workers that offer the same: which of their tasks is next, and which worker has
 //! the fewest in flight.
 
 use alloc::vec::Vec;
 
 use crate::fair::{InTurn, Ring, Turn};
 use crate::list::{Linked, Links, List};
+use crate::offer::Offer;
 use crate::shares::{CLASSES, Shares};
 use crate::slab::{Key, MemberKey, ServiceKey, Slab, WorkerKey};
 use crate::worker::Worker;
@@ -17,8 +18,13 @@ const NOBODY: u32 = u32::MAX;
 /// See the module. Classes share its time, in each of them the services take equal turns. What each
 /// has used of it is the group's; what the clients of a service have used is the service's.
 pub(crate) struct Group {
-    /// In the order of their keys; a place is an index here.
+    pub(crate) offer: Offer,
+    /// A place is an index here. Those offered, in their order, then those that require labels; the key
+    /// of a vacant place finds nothing.
     pub(crate) services: Vec<ServiceKey>,
+    /// By place: that of what the workers offer of the service.
+    pub(crate) offered: Vec<u32>,
+    vacant: Vec<u32>,
     /// Workers in it, with credit or without.
     pub(crate) workers: u32,
     shares: Shares,
@@ -61,17 +67,38 @@ struct Levels {
 }
 
 impl Group {
-    pub(crate) fn new(services: Vec<ServiceKey>) -> Self {
+    pub(crate) fn new(offer: Offer) -> Self {
         let levels = Levels { stacks: alloc::vec![List::EMPTY; LEVELS], occupied: [0; WORDS] };
         Self {
-            known: alloc::vec![[NOBODY; CLASSES]; services.len()],
-            services,
+            offer,
+            services: Vec::new(),
+            offered: Vec::new(),
+            vacant: Vec::new(),
+            known: Vec::new(),
             workers: 0,
             shares: Shares::new(),
             rings: [const { Ring::new() }; CLASSES],
             members: Slab::new(),
             levels,
         }
+    }
+
+    /// A place for a service of which no task waits.
+    pub(crate) fn give_place(&mut self, service: ServiceKey, offered: u32) -> u32 {
+        if let Some(place) = self.vacant.pop() {
+            self.services[place as usize] = service;
+            self.offered[place as usize] = offered;
+            return place;
+        }
+        self.services.push(service);
+        self.offered.push(offered);
+        self.known.push([NOBODY; CLASSES]);
+        self.services.len() as u32 - 1
+    }
+
+    /// Nothing of the service is held any more.
+    pub(crate) fn vacate(&mut self, place: u32) {
+        self.vacant.push(place);
     }
 
     /// Tasks of this class wait for the service.

@@ -265,8 +265,9 @@ impl<B: Body> State<B> {
     fn can_adopt(&self, task: TaskKey, worker: WorkerKey) -> bool {
         let task = self.tasks.at(task.index());
         let worker = self.workers.get(worker).filter(|worker| worker.state != WorkerState::Dead);
-        task.state == TaskState::Pending
-            && worker.is_some_and(|worker| worker.services.contains(&task.service))
+        let group = worker.and_then(|worker| worker.group);
+        let mut serving = self.services.at(task.service).groups.iter();
+        task.state == TaskState::Pending && serving.any(|serving| Some(serving.group) == group)
     }
 
     /// The task, which is pending, is with that worker already.

@@ -25,6 +25,7 @@ mod invariants;
 mod keys;
 mod ledger;
 mod list;
+mod offer;
 mod on_admin;
 mod on_client;
 mod on_host;

@@ -2,7 +2,7 @@
 
 use pinmesh_protocol::command::{Accepted, CancelAttempt, CancelRequest, FromBroker, ServiceRef};
 use pinmesh_protocol::id::{Submission, TaskId};
-use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
+use pinmesh_protocol::selector::Selector;
 use pinmesh_protocol::status::{RefusedCode, Status};
 
 use crate::admission::Rejection;
@@ -132,13 +132,12 @@ impl<B: Body> State<B> {
                 .get(conn)
                 .and_then(|session| *session.aliases.get(alias as usize)?)
                 .ok_or(None),
-            ServiceRef::Name(name) if name.is_empty() || name.len() > SERVICE_BYTES_MAX => {
-                Err(Some("the name of a service has 1 to 128 bytes"))
+            ServiceRef::Name(name) => {
+                if let Err(error) = Selector::parse(name) {
+                    return Err(Some(error.remedy()));
+                }
+                self.service_asked(name).ok_or(Some("too many services; raise limits.services"))
             }
-            ServiceRef::Name(name) => self
-                .services
-                .asked(name, self.now)
-                .ok_or(Some("too many services; raise limits.services")),
         }
     }
 

@@ -3,9 +3,8 @@
 use alloc::vec::Vec;
 
 use pinmesh_protocol::command::{FromBroker, Heartbeat, Hello, Refused, ServiceAlias, Welcome};
-use pinmesh_protocol::limits::{
-    HEADER_BYTES_MAX, SERVICE_BYTES_MAX, SERVICES_MAX, VERSION_MAX, VERSION_MIN,
-};
+use pinmesh_protocol::limits::{HEADER_BYTES_MAX, SERVICES_MAX, VERSION_MAX, VERSION_MIN};
+use pinmesh_protocol::selector::{NameError, Selector};
 use pinmesh_protocol::status::{RefusedCode, Role};
 
 use crate::client::Client;
@@ -21,9 +20,9 @@ use crate::worker::{Worker, WorkerState};
 impl<B: Body> State<B> {
     pub(crate) fn on_hello(
         &mut self,
-        conn: Conn,
-        side: Side,
+        (conn, side): (Conn, Side),
         hello: &Hello<'_>,
+        user: Option<&str>,
         out: &mut impl Outbox<B>,
     ) {
         if self.sessions.get(conn).is_some() {
@@ -39,7 +38,7 @@ impl<B: Body> State<B> {
         if let Peer::Client(key) = peer {
             let client = self.clients.at_mut(key.index());
             client.name = hello.name.into();
-            client.account = Account::of(hello.name, self.config.hash_seed);
+            client.account = Account::of(user.unwrap_or(hello.name), self.config.hash_seed);
         }
         if let Some(earlier) = self.conn_of(peer) {
             self.end_session(earlier);
@@ -267,11 +266,18 @@ impl<B: Body> State<B> {
         out: &mut impl Outbox<B>,
     ) {
         let place = alias.alias as usize;
-        if place >= SERVICES_MAX || alias.name.is_empty() || alias.name.len() > SERVICE_BYTES_MAX {
-            let reason = "SERVICE: alias below 256, name of 1 to 128 bytes";
+        if place >= SERVICES_MAX {
+            let reason = "SERVICE: alias below 256";
             return self.refuse_session(conn, RefusedCode::TooLarge, reason, out);
         }
-        let Some(service) = self.services.asked(alias.name, self.now) else {
+        if let Err(error) = Selector::parse(alias.name) {
+            let code = match error {
+                NameError::Length(_) => RefusedCode::TooLarge,
+                NameError::Braces | NameError::Label | NameError::Order => RefusedCode::Malformed,
+            };
+            return self.refuse_session(conn, code, error.remedy(), out);
+        }
+        let Some(service) = self.service_asked(alias.name) else {
             let reason = "too many services; raise limits.services";
             return self.refuse_session(conn, RefusedCode::Full, reason, out);
         };

@@ -4,14 +4,12 @@ use pinmesh_protocol::command::{CancelAttempt, FromBroker, Held, Ready, StageTim
 use pinmesh_protocol::id::AttemptId;
 use pinmesh_protocol::status::{EndStatus, HeldState, RefusedCode};
 
-use crate::credit::Credit;
 use crate::dead::DeathCause;
 use crate::event::{Body, Conn, DoneEvent};
-use crate::group::{Group, LEVELS};
+use crate::group::LEVELS;
 use crate::outbox::Outbox;
-use crate::service::Serving;
 use crate::session::Peer;
-use crate::slab::{GroupKey, Key, ServiceKey, TaskKey, WorkerKey};
+use crate::slab::{Key, TaskKey, WorkerKey};
 use crate::state::{State, Wake};
 use crate::task::{EndBody, TaskState};
 use crate::time::Span;
@@ -67,7 +65,7 @@ impl<B: Body> State<B> {
             let reason = "READY: another worker has this host, slot and incarnation";
             return Err((RefusedCode::NotAllowed, reason));
         }
-        let services = self.services_named(&ready.services)?;
+        let services = self.services_offered(ready)?;
         self.bury(key.index());
         let worker = self.workers.at_mut(key.index());
         worker.state = WorkerState::Greeting;
@@ -76,7 +74,7 @@ impl<B: Body> State<B> {
         worker.slot = ready.slot;
         worker.incarnation = ready.incarnation;
         worker.turn = self.turns;
-        worker.services.clone_from(&services);
+        worker.services = services;
         if let Some(place) = worker.place() {
             if self.is_gone(&place) {
                 self.workers.at_mut(key.index()).state = WorkerState::Dead;
@@ -87,32 +85,8 @@ impl<B: Body> State<B> {
         self.set_window(key, ready.window_tasks, ready.window_bytes);
         let has_lease = self.has_lease(ready.host);
         self.workers.at_mut(key.index()).has_lease = has_lease;
-        self.join_group(key, services);
+        self.join_group(key, &ready.labels);
         Ok(())
-    }
-
-    fn services_named(
-        &mut self,
-        names: &[&str],
-    ) -> Result<alloc::vec::Vec<ServiceKey>, (RefusedCode, &'static str)> {
-        if names.is_empty() {
-            return Err((RefusedCode::Malformed, "READY: name at least one service"));
-        }
-        let mut services = alloc::vec::Vec::new();
-        for name in names {
-            let Some(service) = self.services.served(name, self.now) else { break };
-            // Held until all are found, so that a later name cannot displace it.
-            self.services.at_mut(service).aliases += 1;
-            services.push(service);
-        }
-        for service in &services {
-            self.services.at_mut(*service).aliases -= 1;
-            self.services.release(*service);
-        }
-        if services.len() < names.len() {
-            return Err((RefusedCode::Full, "too many services; raise limits.services"));
-        }
-        Ok(services)
     }
 
     fn set_window(&mut self, key: WorkerKey, tasks: u32, bytes: u64) {
@@ -120,39 +94,6 @@ impl<B: Body> State<B> {
         worker.own_window = (tasks, bytes);
         worker.window_tasks = tasks.min(self.config.worker_window_tasks).min(LEVELS as u32);
         worker.window_bytes = bytes.min(self.config.worker_window_bytes);
-    }
-
-    fn join_group(&mut self, key: WorkerKey, mut services: alloc::vec::Vec<ServiceKey>) {
-        services.sort_unstable();
-        services.dedup();
-        let group = self.groups_by_services.get(&services).copied().unwrap_or_else(|| {
-            let mut group = Group::new(services.clone());
-            for (place, service_key) in (0..).zip(&services) {
-                let service = self.services.at_mut(*service_key);
-                if let Some(timer) = service.timer.take() {
-                    self.timers.cancel(timer);
-                }
-                for class in service.classes_in_turn() {
-                    group.enter(place, class);
-                }
-            }
-            let group: GroupKey = self.groups.insert(group);
-            for (place, service_key) in (0..).zip(&services) {
-                self.services.at_mut(*service_key).groups.push(Serving { group, place });
-            }
-            self.groups_by_services.insert(services.clone(), group);
-            group
-        });
-        if let Some(group) = self.groups.get_mut(group) {
-            group.workers += 1;
-        }
-        let worker = self.workers.at_mut(key.index());
-        worker.has_fixed_credit = self.config.is_credit_fixed;
-        worker.credits = alloc::vec![Credit::START; services.len()];
-        worker.work_max = 0;
-        worker.group = Some(group);
-        let alias = |service| worker.services.iter().position(|key| key == service);
-        worker.aliases = services.iter().map(|key| alias(key).unwrap_or_default() as u32).collect();
     }
 
     /// An attempt that the worker says it holds.

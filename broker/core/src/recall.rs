@@ -24,7 +24,8 @@ impl<B: Body> State<B> {
     #[inline]
     pub(crate) fn watch_head(&mut self, index: u32) {
         let worker = self.workers.at(index);
-        if worker.in_flight.len() < 2 || worker.has_head_timer || worker.host.is_none() {
+        let is_watched = worker.has_head_timer || worker.host.is_none() || !self.config.recalls;
+        if worker.in_flight.len() < 2 || is_watched {
             return;
         }
         let at = self.now.after(self.patience(index));

@@ -37,7 +37,8 @@ impl<B: Body> State<B> {
         let found = self.dead.get(letter).filter(|_| !self.is_draining)?;
         let (bytes, kept) = (found.body.payload_bytes(), found.body.kept_bytes());
         // It may be known no more.
-        let service = self.services.asked(&found.service, self.now)?;
+        let name = found.service.clone();
+        let service = self.service_asked(&name)?;
         self.objection_to_bytes(service, bytes, kept).is_none().then_some(service)
     }
 

@@ -5,6 +5,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Bound;
 
+use pinmesh_protocol::selector::Selector;
+
 use crate::classes::Classes;
 use crate::config::{CoreConfig, ServiceLimits};
 use crate::gate::Gate;
@@ -18,6 +20,8 @@ pub(crate) struct Service {
     pub(crate) name: String,
     pub(crate) waiting: Classes,
     pub(crate) groups: Vec<Serving>,
+    /// It requires labels: workers do not offer it, and do not keep it.
+    is_selective: bool,
     /// What one of its tasks should cost.
     pub(crate) estimate: Estimate,
     /// Aliases that sessions hold on it.
@@ -46,6 +50,9 @@ pub(crate) struct Serving {
     pub(crate) group: GroupKey,
     /// The service's place there.
     pub(crate) place: u32,
+    /// The place of what the group offers of it: its own, or, of a service that requires labels, that
+    /// of the one before its brace.
+    pub(crate) offered: u32,
 }
 
 impl Service {
@@ -54,8 +61,14 @@ impl Service {
         (0..CLASSES).filter(|class| self.is_in_turn && self.waiting.has(*class))
     }
 
+    /// Whether workers of this group serve it by what they offer at this place.
+    #[inline]
+    pub(crate) fn is_served_by(&self, group: Option<GroupKey>, offered: u32) -> bool {
+        self.groups.iter().any(|it| Some(it.group) == group && it.offered == offered)
+    }
+
     fn is_idle(&self) -> bool {
-        self.groups.is_empty()
+        (self.groups.is_empty() || self.is_selective)
             && self.aliases == 0
             && self.tasks == 0
             && self.gate.in_flight == 0
@@ -71,15 +84,12 @@ pub(crate) struct Services {
     all: Slab<ServiceKey, Service>,
     /// Every unused one, and some that are used again: to make room takes no search.
     released: Vec<ServiceKey>,
-    max: usize,
-    limits: ServiceLimits,
 }
 
 impl Services {
     pub(crate) fn new(config: &CoreConfig) -> Self {
-        let (by_name, all, released) = (BTreeMap::new(), Slab::new(), Vec::new());
-        let (max, limits) = (config.services_max as usize, config.service_limits);
-        let mut services = Self { by_name, all, released, max, limits };
+        let mut services =
+            Self { by_name: BTreeMap::new(), all: Slab::new(), released: Vec::new() };
         for (name, limits) in &config.own_service_limits {
             services.insert(name, Time(0), *limits, true);
         }
@@ -99,6 +109,19 @@ impl Services {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let range = self.by_name.range::<str, _>((start, Bound::Unbounded));
         range.map(|(_, key)| (*key, self.at(*key)))
+    }
+
+    /// Those that require labels of workers which offer `name`, and what they require.
+    pub(crate) fn requiring(&self, name: &str) -> impl Iterator<Item = (ServiceKey, Selector<'_>)> {
+        let start = alloc::format!("{name}{{");
+        let range = self.by_name.range::<str, _>((Bound::Excluded(&*start), Bound::Unbounded));
+        let found =
+            range.map_while(move |(name, key)| name.starts_with(&start).then_some((name, key)));
+        found.filter_map(|(name, key)| Some((*key, Selector::parse(name).ok()?)))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
     }
 
     pub(crate) fn get(&self, key: ServiceKey) -> Option<&Service> {
@@ -124,17 +147,6 @@ impl Services {
         self.all.iter()
     }
 
-    /// The service of this name, for a client; made if there is room, `None` if there is not. The
-    /// last quarter of the room is kept for workers: names that a client makes up keep none out.
-    pub(crate) fn asked(&mut self, name: &str, now: Time) -> Option<ServiceKey> {
-        self.find_or_insert(name, now, self.max - self.max / 4)
-    }
-
-    /// The service of this name, for a worker; made if there is room, `None` if there is not.
-    pub(crate) fn served(&mut self, name: &str, now: Time) -> Option<ServiceKey> {
-        self.find_or_insert(name, now, self.max)
-    }
-
     /// A task, group or alias refers to the service no more: it may have been the last.
     #[inline]
     pub(crate) fn release(&mut self, key: ServiceKey) {
@@ -145,24 +157,19 @@ impl Services {
         }
     }
 
-    fn find_or_insert(&mut self, name: &str, now: Time, max: usize) -> Option<ServiceKey> {
-        if let Some(key) = self.by_name.get(name) {
-            return Some(*key);
-        }
-        while self.all.len() >= max {
-            self.drop_released()?;
-        }
-        let key = self.insert(name, now, self.limits, false);
-        // Whoever asked for it may yet be refused.
-        self.release(key);
-        Some(key)
-    }
-
-    fn insert(&mut self, name: &str, now: Time, limits: ServiceLimits, is_own: bool) -> ServiceKey {
+    pub(crate) fn insert(
+        &mut self,
+        name: &str,
+        now: Time,
+        limits: ServiceLimits,
+        is_own: bool,
+    ) -> ServiceKey {
+        let is_selective = Selector::parse(name).is_ok_and(|selector| selector.is_selective());
         let key = self.all.insert(Service {
             name: name.into(),
             waiting: Classes::new(),
             groups: Vec::new(),
+            is_selective,
             estimate: Estimate::UNKNOWN,
             aliases: 0,
             tasks: 0,
@@ -179,16 +186,17 @@ impl Services {
         key
     }
 
-    /// Forgets the latest one that was released, unless it is used again; `None`: there is none.
-    fn drop_released(&mut self) -> Option<()> {
+    /// Forgets the latest one that was released, unless it is used again. Where it had a place;
+    /// `None`: none was released.
+    pub(crate) fn drop_released(&mut self) -> Option<Vec<Serving>> {
         let key = self.released.pop()?;
         let service = self.at_mut(key);
         service.is_released = false;
-        if service.is_idle()
-            && let Some(service) = self.all.remove(key)
-        {
-            self.by_name.remove(&service.name);
+        if !service.is_idle() {
+            return Some(Vec::new());
         }
-        Some(())
+        let service = self.all.remove(key)?;
+        self.by_name.remove(&service.name);
+        Some(service.groups)
     }
 }

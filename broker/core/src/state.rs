@@ -17,6 +17,7 @@ use crate::group::Group;
 use crate::inherited::Inherited;
 use crate::keys::Keys;
 use crate::ledger::Ledger;
+use crate::offer::Offer;
 use crate::outbox::Outbox;
 use crate::progress::Progress;
 use crate::random::Random;
@@ -72,7 +73,7 @@ pub(crate) struct State<B> {
     pub(crate) services: Services,
     pub(crate) flows: Flows,
     pub(crate) groups: Slab<GroupKey, Group>,
-    pub(crate) groups_by_services: BTreeMap<Vec<ServiceKey>, GroupKey>,
+    pub(crate) groups_by_offer: BTreeMap<Offer, GroupKey>,
     pub(crate) clients: Slab<ClientKey, Client>,
     pub(crate) workers: Slab<WorkerKey, Worker>,
     pub(crate) hosts: Slab<HostKey, Host>,
@@ -107,7 +108,7 @@ impl<B: Body> State<B> {
             tasks: Slab::new(),
             flows: Flows::new(),
             groups: Slab::new(),
-            groups_by_services: BTreeMap::new(),
+            groups_by_offer: BTreeMap::new(),
             clients: Slab::new(),
             workers: Slab::new(),
             hosts: Slab::new(),
@@ -381,28 +382,6 @@ impl<B: Body> State<B> {
             && self.places.get(&place) == Some(&key)
         {
             self.places.remove(&place);
-        }
-    }
-
-    /// Takes a worker out of its group; services that nobody serves any more start to wait.
-    pub(crate) fn leave_group(&mut self, index: u32) {
-        self.unlist(index);
-        let Some(group_key) = self.workers.at_mut(index).group.take() else { return };
-        let Some(group) = self.groups.get_mut(group_key) else { return };
-        group.workers -= 1;
-        if group.workers > 0 {
-            return;
-        }
-        let Some(group) = self.groups.remove(group_key) else { return };
-        self.groups_by_services.remove(&group.services);
-        for service_key in group.services {
-            let service = self.services.at_mut(service_key);
-            service.groups.retain(|serving| serving.group != group_key);
-            if service.groups.is_empty() {
-                service.unserved_since = self.now;
-            }
-            self.watch_service(service_key);
-            self.services.release(service_key);
         }
     }
 

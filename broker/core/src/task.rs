@@ -152,8 +152,8 @@ pub(crate) struct Task<B> {
     pub(crate) account: Account,
     /// Where it waits, or [`NO_FLOW`].
     pub(crate) flow: u32,
-    /// The place of its service in the group of its worker; of its latest dispatch.
-    pub(crate) place: u32,
+    /// The place of its service in what the group of its worker offers; of its latest dispatch.
+    pub(crate) offered: u32,
     /// What it should take its worker, nanoseconds; while it occupies one.
     pub(crate) work: u64,
     /// It was sent to a worker that held nothing.
@@ -252,7 +252,7 @@ impl<B> Task<B> {
             service,
             account,
             flow: NO_FLOW,
-            place: 0,
+            offered: 0,
             work: 0,
             is_probe: false,
             charge: Charge::NONE,

@@ -16,7 +16,7 @@ use crate::config::ServiceLimits;
 use crate::dead::LetterId;
 use crate::event::Body;
 use crate::service::Service;
-use crate::slab::{Key, ServiceKey, TaskKey};
+use crate::slab::{Key, TaskKey};
 use crate::state::State;
 use crate::task::{Owner, Task, TaskState};
 use crate::time::{Span, Time};
@@ -130,6 +130,8 @@ pub struct WorkerView {
     pub cpu: Option<u16>,
     /// What it serves.
     pub services: Vec<String>,
+    /// What it offers to tasks that require it, sorted.
+    pub labels: Vec<String>,
     /// The most tasks that it is sent.
     pub window_tasks: u32,
     /// The most bytes.
@@ -301,7 +303,7 @@ impl<B: Body> Broker<B> {
             max_runtime: task.max_runtime,
             ahead: service.filter(|_| is_pending).map(|service| ahead_of(state, service, key)),
             obstacles: match service.filter(|_| is_pending) {
-                Some(service) => obstacles(state, task.service, service),
+                Some(service) => obstacles(state, service),
                 None if task.state == TaskState::Delayed => {
                     alloc::vec![Obstacle::Delayed(task.start_at.since(state.now))]
                 }
@@ -322,7 +324,7 @@ fn ahead_of<B>(state: &State<B>, service: &Service, key: TaskKey) -> u32 {
     before.take_while(|index| *index != key.index()).count() as u32
 }
 
-fn obstacles<B>(state: &State<B>, key: ServiceKey, service: &Service) -> Vec<Obstacle> {
+fn obstacles<B>(state: &State<B>, service: &Service) -> Vec<Obstacle> {
     let mut found = Vec::new();
     if service.gate.is_paused {
         found.push(Obstacle::Paused);
@@ -338,11 +340,10 @@ fn obstacles<B>(state: &State<B>, key: ServiceKey, service: &Service) -> Vec<Obs
         return found;
     }
     let mut standings: Vec<(WorkerStanding, u32)> = Vec::new();
-    // A group knows its services in order: to look there takes no walk through all groups.
-    let is_serving = |worker: &Worker| {
-        let group = worker.group.and_then(|group| state.groups.get(group));
-        group.is_some_and(|group| group.services.binary_search(&key).is_ok())
-    };
+    let mut groups: Vec<_> = service.groups.iter().map(|serving| serving.group).collect();
+    groups.sort_unstable();
+    let is_serving =
+        |worker: &Worker| worker.group.is_some_and(|group| groups.binary_search(&group).is_ok());
     for (_, worker) in state.workers.iter().filter(|(_, worker)| is_serving(worker)) {
         let standing = worker_standing(worker);
         match standings.iter_mut().find(|(known, _)| *known == standing) {
@@ -402,6 +403,8 @@ fn worker_view<B>(state: &State<B>, worker: &Worker) -> WorkerView {
     });
     // Those of a dead one may be known no more.
     let services = worker.services.iter().filter_map(|key| state.services.get(*key));
+    let group = worker.group.and_then(|group| state.groups.get(group));
+    let labels = group.into_iter().flat_map(|group| &group.offer.labels).cloned().map(String::from);
     WorkerView {
         peer_id: worker.peer_id,
         name: String::from(&*worker.name),
@@ -411,6 +414,7 @@ fn worker_view<B>(state: &State<B>, worker: &Worker) -> WorkerView {
         incarnation: worker.incarnation,
         cpu: host.and_then(|host| host.cpus.get(&worker.slot).copied()),
         services: services.map(|service| service.name.clone()).collect(),
+        labels: labels.collect(),
         window_tasks: worker.window_tasks,
         window_bytes: worker.window_bytes,
         in_flight: worker.held(),

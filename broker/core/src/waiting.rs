@@ -145,14 +145,14 @@ impl<B: Body> State<B> {
         let away = now.since(task.dispatched_at).0;
         let took = service_ns.min(away);
         let cost = took.clamp(COST_MIN, COST_MAX);
+        let Some(service) = self.services.get_mut(service) else { return };
         if task.occupies
             && let Some(worker) = self.workers.get_mut(task.worker)
-            && worker.serves_at(task.place, service)
+            && service.is_served_by(worker.group, task.offered)
         {
             let on_its_way = task.is_probe.then(|| Span(away.saturating_sub(residence_ns)));
-            worker.learn(task.place, Span(took), on_its_way);
+            worker.learn(task.offered, Span(took), on_its_way);
         }
-        let Some(service) = self.services.get_mut(service) else { return };
         service.estimate.add(cost, away);
         if charge.cost == 0 {
             return;

@@ -43,9 +43,9 @@ pub(crate) struct Worker {
     /// In the order of its READY: an alias of TASK is an index here.
     pub(crate) services: Vec<ServiceKey>,
     pub(crate) group: Option<GroupKey>,
-    /// By the place of a service in the group.
+    /// By the place of a service among those that its group offers.
     pub(crate) aliases: Vec<u32>,
-    /// By the place of a service in the group.
+    /// By the same place.
     pub(crate) credits: Vec<Credit>,
     /// The most work that any of those allows, nanoseconds.
     pub(crate) work_max: u64,
@@ -154,36 +154,30 @@ impl Worker {
             && (self.in_flight_bytes < self.window_bytes || self.in_flight.is_empty())
     }
 
-    /// Whether a task of so many bytes, of the service at this place of its group, fits its window
-    /// and its credit; one task always does.
+    /// Whether a task of so many bytes, of the service at this place of what it offers, fits its
+    /// window and its credit; one task always does.
     #[inline]
-    pub(crate) fn fits(&self, bytes: u64, place: u32) -> bool {
+    pub(crate) fn fits(&self, bytes: u64, offered: u32) -> bool {
         let has_room =
             self.in_flight.is_empty() || self.in_flight_bytes + bytes <= self.window_bytes;
         has_room
             && (self.has_fixed_credit
                 || self.held() == 0
-                || self.credits[place as usize].allows(self.held(), self.work))
+                || self.credits[offered as usize].allows(self.held(), self.work))
     }
 
     /// A task of the service at this place took so long in its handler, and, if it was sent while the
     /// worker held nothing, so long on its way.
     #[inline]
-    pub(crate) fn learn(&mut self, place: u32, took: Span, on_its_way: Option<Span>) {
+    pub(crate) fn learn(&mut self, offered: u32, took: Span, on_its_way: Option<Span>) {
         if let Some(trip) = on_its_way {
             self.round_trip.add(trip);
         }
         let (trip, cap) = (self.round_trip.value(), self.window_tasks);
-        let Some(credit) = self.credits.get_mut(place as usize) else { return };
+        let Some(credit) = self.credits.get_mut(offered as usize) else { return };
         if credit.on_end(took, trip, cap) {
             self.work_max = self.credits.iter().map(Credit::work_max).max().unwrap_or_default();
         }
-    }
-
-    /// Whether the service stands at this place of its group.
-    pub(crate) fn serves_at(&self, place: u32, service: ServiceKey) -> bool {
-        let alias = self.aliases.get(place as usize);
-        alias.and_then(|alias| self.services.get(*alias as usize)) == Some(&service)
     }
 
     pub(crate) fn place(&self) -> Option<Place> {

@@ -195,7 +195,7 @@ fn a_body_counts_with_its_payload_unless_it_says_otherwise() {
     let mut held = Vec::new();
     broker.handle(
         Time(1),
-        Event::Hello(Conn(1), Side::Frontend, hello(Role::Client, 1)),
+        Event::Hello(Conn(1), Side::Frontend, hello(Role::Client, 1), None),
         &mut Nowhere,
     );
     for (request, bytes) in [(1, 0), (2, 1_000)] {

@@ -88,6 +88,14 @@ fn a_task_that_failed_for_good_leaves_a_letter_that_says_all_of_it() {
 }
 
 #[test]
+fn only_an_exit_and_a_signal_have_a_number() {
+    assert_eq!(DeathCause::Exited(3).detail(), Some(3));
+    assert_eq!(DeathCause::Signalled(11).detail(), Some(11));
+    let without = [DeathCause::Failed, DeathCause::MaxRuntime, DeathCause::OutOfMemory];
+    assert!(without.iter().all(|cause| cause.detail().is_none()));
+}
+
+#[test]
 fn a_death_is_told_by_its_cause() {
     for (loss, cause, words) in [
         (LossKind::Exited, DeathCause::Exited(9), "exited with code 9"),

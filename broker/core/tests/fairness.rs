@@ -47,6 +47,22 @@ impl Plant {
         request
     }
 
+    /// All have as much waiting as they like; these get as much together as that one.
+    fn assert_equal_shares(&mut self, many: &[Conn], one: Conn) {
+        for _ in 0..100 {
+            many.iter().for_each(|client| {
+                self.ask(*client, "work", 5);
+            });
+            self.ask(one, "work", 5);
+        }
+        self.workers(1, &["work"]);
+        (0..100).for_each(|_| {
+            self.end_one(|_| MS);
+        });
+        let used = self.used(|(_, _, client)| *client == one);
+        assert!(used[&true].abs_diff(used[&false]) <= 2 * MS, "{used:?}");
+    }
+
     fn workers(&mut self, count: u32, services: &[&'static str]) {
         for number in 0..count {
             let services = services.to_vec();
@@ -274,18 +290,17 @@ fn ten_connections_under_one_name_get_one_share() {
     let mut plant = Plant::new(CoreConfig::default());
     let many: Vec<Conn> = (1..=10).map(|conn| plant.sim.client_named(conn, "many")).collect();
     let one = plant.sim.client_named(20, "one");
-    for _ in 0..100 {
-        many.iter().for_each(|client| {
-            plant.ask(*client, "work", 5);
-        });
-        plant.ask(one, "work", 5);
-    }
-    plant.workers(1, &["work"]);
-    (0..100).for_each(|_| {
-        plant.end_one(|_| MS);
-    });
-    let used = plant.used(|(_, _, client)| *client == one);
-    assert!(used[&true].abs_diff(used[&false]) <= 2 * MS, "{used:?}");
+    plant.assert_equal_shares(&many, one);
+}
+
+#[test]
+fn ten_names_under_one_key_get_one_share() {
+    const NAMES: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "one"];
+    let mut plant = Plant::new(CoreConfig::default());
+    let named = (1..).zip(NAMES).map(|(conn, name)| plant.sim.client_with_key(conn, name, "many"));
+    let many: Vec<Conn> = named.collect();
+    let one = plant.sim.client_with_key(20, "one", "another");
+    plant.assert_equal_shares(&many, one);
 }
 
 #[test]

@@ -289,6 +289,29 @@ fn a_full_table_of_keys_makes_new_ones_wait_and_known_ones_not() {
 }
 
 #[test]
+fn a_key_counts_what_it_is_made_of() {
+    // 256 bytes, the key and the name of its service: docs/memory.md.
+    for (keys_bytes_max, has_room) in [(256 + 1 + 4, false), (256 + 1 + 4 + 1, true)] {
+        let (mut sim, first, _) =
+            served_with(CoreConfig { keys_bytes_max, ..CoreConfig::default() });
+        sim.ask(first, ask(1, keyed("k")));
+        assert_eq!(results(&sim.ask(first, ask(2, keyed("l")))).is_empty(), has_room);
+    }
+}
+
+#[test]
+fn a_broker_that_drains_waits_for_none_of_the_outcomes_that_it_keeps() {
+    let (mut sim, first, _) = served();
+    for (request, key) in [(1, "k"), (2, "l"), (3, "m")] {
+        let task = tasks(&sim.ask(first, ask(request, keyed(key))))[0];
+        sim.done(&task);
+        sim.ack(first, request);
+    }
+    sim.event(Event::Drain);
+    assert_eq!((sim.broker.is_drained(), sim.broker.in_store()), (true, 3));
+}
+
+#[test]
 fn a_broker_that_drains_lets_requests_join_and_does_not_wait_for_kept_outcomes() {
     let (mut sim, first, second) = served();
     let task = tasks(&sim.ask(first, ask(1, keyed("k"))))[0];

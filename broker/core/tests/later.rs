@@ -1,6 +1,6 @@
 //! Tasks that are to start later, and what becomes of what runs when its deadline passes.
 
-use pinmesh_core::{Conn, Span};
+use pinmesh_core::{Conn, Obstacle, Span};
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::status::{LossKind, Status};
 
@@ -31,6 +31,16 @@ fn a_task_starts_when_its_time_has_come_and_not_before() {
     sim.done(&task);
     sim.ack(client, 1);
     sim.assert_empty();
+}
+
+#[test]
+fn an_explanation_says_how_long_it_is_to_wait_yet() {
+    let (mut sim, client) = served();
+    sim.ask(client, later(1, 10));
+    sim.pass(Span(3 * SECOND.0));
+    let task = sim.broker.tasks().next().expect("it is held").task;
+    let said = sim.broker.explain(task).expect("it is held").obstacles;
+    assert_eq!(said, [Obstacle::Delayed(Span(7 * SECOND.0))]);
 }
 
 #[test]

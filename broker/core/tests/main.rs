@@ -14,6 +14,7 @@ mod hostile;
 mod hosts;
 mod inherited;
 mod keys;
+mod labels;
 mod later;
 mod losses;
 mod operator;

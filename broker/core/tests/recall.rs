@@ -1,6 +1,6 @@
 //! Taking back what waits behind a long task.
 
-use pinmesh_core::{Conn, Span};
+use pinmesh_core::{Conn, CoreConfig, Span};
 use pinmesh_protocol::id::AttemptId;
 
 use crate::support::{Effect, Greeting, SECOND, Sent, Sim, TaskSent, attempt, tasks};
@@ -41,6 +41,28 @@ fn what_waits_behind_a_long_task_is_recalled_once_another_worker_is_idle() {
     let moved = tasks(&sim.recalled(Conn(HOST), &behind));
     assert!(moved.iter().all(|task| task.to == Conn(4)));
     assert_eq!(moved.len(), 3);
+}
+
+#[test]
+fn nothing_is_taken_back_for_a_worker_that_holds_almost_as_many() {
+    let (mut sim, sent) = busy(2);
+    sim.supervised(4, 2, 1);
+    assert_eq!(tasks(&sim.submit(Conn(1), 10))[0].to, Conn(4));
+    assert!(recalls(&sim.pass(SECOND)).is_empty(), "one task would wait behind one, as before");
+    sim.done(&sent[0]);
+}
+
+#[test]
+fn nothing_is_taken_back_where_the_broker_is_not_to() {
+    let mut sim = Sim::with(CoreConfig { recalls: false, ..CoreConfig::default() });
+    sim.client(1);
+    sim.supervisor(HOST, 2, &[(0, 1), (1, 1)]);
+    sim.supervised(FIRST, 2, 0);
+    (0..4).for_each(|request| {
+        sim.submit(Conn(1), request);
+    });
+    sim.supervised(4, 2, 1);
+    assert!(recalls(&sim.pass(SECOND)).is_empty());
 }
 
 #[test]

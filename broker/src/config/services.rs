@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use pinmesh_core::{Rate, ServiceLimits, Span};
-use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
+use pinmesh_protocol::selector::Selector;
 use toml::de::{DeTable, DeValue};
 
 use super::report::Problem;
@@ -109,15 +109,13 @@ impl ConfigLoader {
     pub(super) fn services(&mut self, services: &DeTable<'_>) {
         for (name, table) in services {
             let (service, span) = (name.get_ref(), name.span());
-            let problem = match table.get_ref() {
-                _ if service.is_empty() || service.len() > SERVICE_BYTES_MAX => {
-                    Some(format!("the name of a service has 1 to {SERVICE_BYTES_MAX} bytes"))
-                }
-                DeValue::Table(table) => {
+            let problem = match (Selector::parse(service), table.get_ref()) {
+                (Err(error), _) => Some(format!("[services.{service:?}]: {error}")),
+                (Ok(_), DeValue::Table(table)) => {
                     self.service(service, table);
                     None
                 }
-                other => Some(format!(
+                (Ok(_), other) => Some(format!(
                     "services.{service} must be a table, [services.{service}]; is a {}",
                     other.type_str()
                 )),

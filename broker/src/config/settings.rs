@@ -356,6 +356,14 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         section: "scheduling",
+        key: "recall",
+        doc: "What waits at a worker behind a task that runs longer than it should is taken back for \
+              another worker.",
+        set: |c, v| v.boolean().map(|value| c.core.recalls = value),
+        show: |c| plain(c.core.recalls),
+    },
+    Setting {
+        section: "scheduling",
         key: "strict",
         doc: "The most urgent task always goes first, however long the others wait; false: each \
               priority gets its share (10: 33.9 %, 1: 0.88 % where all ten wait).",

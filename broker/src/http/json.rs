@@ -40,6 +40,7 @@ pub(super) fn worker(view: &WorkerView) -> Value {
         "incarnation": view.incarnation.0,
         "cpu": view.cpu,
         "services": view.services,
+        "labels": view.labels,
         "window_tasks": view.window_tasks,
         "window_bytes": view.window_bytes,
         "in_flight": view.in_flight,

@@ -213,6 +213,9 @@ pub(crate) struct TaskArgs {
     /// cancelled, with exit code 1 [default: for ever]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
+    /// Only workers that have this label may run it. Repeat it to require several [default: none]
+    #[arg(long = "require", value_name = "LABEL")]
+    pub(crate) labels: Vec<String>,
     /// The longest that one attempt may run before its worker is killed [default: the broker's,
     /// 1h]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]

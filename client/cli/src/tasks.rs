@@ -75,7 +75,8 @@ pub(crate) fn task<'c>(
     args: &TaskArgs,
     content_type: ContentType,
 ) -> Task<'c> {
-    let mut task = client.task(service).priority(args.priority).content_type(content_type);
+    let mut task = client.task(service).requires(&args.labels);
+    task = task.priority(args.priority).content_type(content_type);
     if let Some(deadline) = args.deadline {
         task = task.deadline(deadline);
     }

@@ -332,6 +332,8 @@ pub struct Ready<'a> {
     pub incarnation: Incarnation,
     /// Services that it serves.
     pub services: Vec<&'a str>,
+    /// What it offers beside them to tasks that require it; see [`crate::selector`].
+    pub labels: Vec<&'a str>,
     /// The most tasks it will hold; the broker's window for it is never larger.
     pub window_tasks: u32,
     /// The most bytes of payload it will hold.

@@ -18,6 +18,7 @@ mod options;
 #[cfg(feature = "serde")]
 pub mod payload;
 pub mod rendezvous;
+pub mod selector;
 pub mod status;
 
 pub use batch::{BatchReader, BatchWriter};

@@ -23,6 +23,10 @@ pub const HEADER_BYTES_MAX: usize = 4 * 1024;
 pub const OPTIONS_BYTES_MAX: usize = 3 * 1024;
 /// The longest name of a service, bytes of UTF-8.
 pub const SERVICE_BYTES_MAX: usize = 128;
+/// The longest label of a worker, bytes of UTF-8.
+pub const LABEL_BYTES_MAX: usize = 64;
+/// Labels that a worker may have.
+pub const LABELS_MAX: usize = 32;
 /// The longest name of a peer, bytes of UTF-8.
 pub const NAME_BYTES_MAX: usize = 256;
 /// The longest reason of a REFUSED, bytes of UTF-8.

@@ -19,7 +19,7 @@ MALFORMED, UNKNOWN_OP, TOO_LARGE, WRONG_FRAMES, NOT_ALLOWED = 1, 2, 3, 4, 6
 FIRST_FRAME_BYTES_MAX = 256 * 1024
 FRAME_BYTES_MAX, FRAMES_MAX = 1024 * 1024, 64
 HEADER_BYTES_MAX, OPTIONS_BYTES_MAX, DEPTH_MAX = 4096, 3072, 8
-SERVICE, NAME, REASON, KEY = 128, 256, 512, 128
+SERVICE, NAME, REASON, KEY, LABEL, LABELS = 128, 256, 512, 128, 64, 32
 SERVICES, LIST, WORKERS, WINDOW = 256, 1024, 1024, 1_000_000
 
 
@@ -138,7 +138,7 @@ u16, u32, u64 = uint(16), uint(32), uint(64)
 tasks, alias, code = uint(32, WINDOW), uint(32, SERVICES - 1), one_of(*range(1, 9))
 attempt = array(u32, u64, u32)
 attempts = list_of(attempt, LIST)
-names = list_of(text(SERVICE), SERVICES)
+names, labels = list_of(text(SERVICE), SERVICES), list_of(text(LABEL), LABELS)
 held = array(u32, u64, u32, peer_id, u64, u32, one_of(0, 1, 2))
 host_worker = array(u16, u32, nil_or(u16), attempts)
 ATTEMPT = [("epoch", u32), ("task", u64), ("dispatch", u32)]
@@ -164,7 +164,7 @@ TO_BROKER = BOTH | {
     33: ("DONE", [*ATTEMPT, ("status", one_of(0, 1, 5, 10)), ("residence_ns", u64),
         ("service_ns", u64), *PAYLOAD]),
     34: ("READY", [("host", nil_or(peer_id)), ("slot", u16), ("incarnation", u32),
-        ("services", names), ("window_tasks", tasks), ("window_bytes", u64),
+        ("services", names), ("labels", labels), ("window_tasks", tasks), ("window_bytes", u64),
         ("held", list_of(held, LIST)), ("part", u32), ("parts", uint(32, least=1))]),
     35: ("RETURN", ATTEMPT),
     36: ("PROGRESS", [*ATTEMPT, ("sequence", u64), ("kind", one_of(0, 1)), *PAYLOAD]),

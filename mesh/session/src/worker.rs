@@ -54,6 +54,8 @@ pub struct WorkerConfig {
     pub incarnation: Incarnation,
     /// Services that it serves, at most [`pinmesh_protocol::limits::SERVICES_MAX`].
     pub services: Vec<String>,
+    /// What it offers to tasks that require it; see [`pinmesh_protocol::selector`].
+    pub labels: Vec<String>,
     /// The most tasks it holds for this broker, ends not yet acknowledged included.
     pub window_tasks: u32,
     /// The most bytes of their payloads; also the bytes of unacknowledged ends at which no further
@@ -311,6 +313,7 @@ impl<E> WorkerSession<E> {
                 slot: self.config.slot,
                 incarnation: self.config.incarnation,
                 services: self.config.services.iter().map(String::as_str).collect(),
+                labels: self.config.labels.iter().map(String::as_str).collect(),
                 window_tasks: self.config.window_tasks,
                 window_bytes: self.config.window_bytes,
                 held: held[from..to].to_vec(),

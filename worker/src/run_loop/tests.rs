@@ -206,6 +206,7 @@ impl Supervised {
                 slot: Slot(0),
                 incarnation: Incarnation(1),
                 services: vec!["gate".into()],
+                labels: Vec::new(),
                 window_tasks: 8,
                 window_bytes: 1 << 20,
                 seed: 1,

@@ -23,8 +23,15 @@ use crate::random::Random;
 use crate::record::Body;
 use crate::shape::draw_limits;
 
-/// Names of the services; the last one is served by few.
-const SERVICES: [&str; 4] = ["red", "green", "blue", "grey"];
+/// What workers offer.
+const OFFERED: [&str; 4] = ["red", "green", "blue", "grey"];
+/// What some of them have beside it.
+const LABELS: [&str; 3] = ["gpu", "near", "big"];
+/// Names of the services that tasks are for.
+const SERVICES: [&str; 7] =
+    ["red", "green", "blue", "grey", "green{gpu}", "blue{big,gpu}", "grey{near}"];
+/// Names that are none.
+const BAD_NAMES: [&str; 4] = ["", "red{}", "red{near,gpu}", "red{gpu"];
 /// Idempotency keys.
 const KEYS: [&str; 4] = ["one", "two", "three", "a long one, so that it counts"];
 /// Requests of which a client hands in some again.
@@ -65,7 +72,7 @@ impl Barrage {
     pub(super) fn operate(&mut self) -> Result<(), String> {
         let service = match self.random.below(30) {
             0 => "nobody's",
-            _ => SERVICES[self.random.below(4) as usize],
+            _ => self.some_service(),
         };
         match self.random.below(16) {
             12..=15 => self.operate_on_letters(service),
@@ -139,7 +146,8 @@ impl Barrage {
             }
             7 | 9 => self.fetch(conn),
             8 => {
-                let name = SERVICES[self.random.below(4) as usize];
+                let name =
+                    if self.random.one_in(30) { self.bad_name() } else { self.some_service() };
                 let alias = ServiceAlias { alias: self.random.below(4) as u32, name };
                 self.event(Event::Service(conn, alias))
             }
@@ -167,6 +175,14 @@ impl Barrage {
         RequestId(self.requests.saturating_sub(self.random.below(REQUESTS)))
     }
 
+    fn some_service(&mut self) -> &'static str {
+        SERVICES[self.random.below(SERVICES.len() as u64) as usize]
+    }
+
+    fn bad_name(&mut self) -> &'static str {
+        BAD_NAMES[self.random.below(BAD_NAMES.len() as u64) as usize]
+    }
+
     fn submit(&mut self, conn: Conn) -> Result<(), String> {
         let is_new = self.random.percent(75);
         self.requests += u64::from(is_new);
@@ -174,8 +190,8 @@ impl Barrage {
         let service = match self.random.below(30) {
             0 => ServiceRef::Alias(self.random.below(6) as u32),
             1..=8 => ServiceRef::Alias(0),
-            9 => ServiceRef::Name(""),
-            _ => ServiceRef::Name(SERVICES[self.random.scale(1, 15).ilog2() as usize]),
+            9 => ServiceRef::Name(self.bad_name()),
+            _ => ServiceRef::Name(SERVICES[self.random.scale(1, 127).ilog2() as usize]),
         };
         let options = TaskOptions {
             at_most_once: self.random.one_in(4),
@@ -323,13 +339,19 @@ impl Barrage {
                 state,
             }));
         }
-        let mut services: Vec<&str> = SERVICES.to_vec();
+        let mut services: Vec<&str> = OFFERED.to_vec();
         services.retain(|_| self.random.percent(60));
+        if self.random.one_in(60) {
+            services.push(self.bad_name());
+        }
+        let mut labels: Vec<&str> = LABELS.to_vec();
+        labels.retain(|_| self.random.percent(50));
         let ready = Ready {
             host: (number < 4).then(|| id_of(Role::Supervisor, number % HOSTS)),
             slot: Slot((number / HOSTS) as u16),
             incarnation: Incarnation(self.random.between(1, 3) as u32),
             services,
+            labels,
             window_tasks: self.random.below(9) as u32,
             window_bytes: self.random.scale(100, 4_000),
             held,

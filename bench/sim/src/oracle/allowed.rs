@@ -72,8 +72,9 @@ impl Oracle {
     fn head_of(&self, age: Age, number: WorkerNo, real: &TaskHead) -> TaskHead {
         let (task, worker) = (&self.tasks[&age], &self.workers[&number]);
         let alias = real.service_alias;
-        let is_its_alias = worker.services.get(alias as usize) == Some(&task.service);
-        let first = worker.services.iter().position(|name| *name == task.service);
+        let first = worker.place_of(&task.service);
+        let named = first.map(|first| &worker.services[first]);
+        let is_its_alias = worker.services.get(alias as usize) == named && named.is_some();
         let mut dispatch = task.dispatch;
         dispatch.0 += 1;
         TaskHead {
@@ -139,7 +140,7 @@ impl Oracle {
         if self.is_past_deadline(age) {
             return Some("its deadline has passed".into());
         }
-        if !worker.services.contains(&task.service) {
+        if !worker.serves(&task.service) {
             return Some(format!("the worker does not serve {}", task.service));
         }
         let open = self.open_services();
@@ -148,7 +149,7 @@ impl Oracle {
             .iter()
             .filter(|(_, task)| open.contains(&task.service.as_str()) && self.waits_for_sure(task))
             .filter(|(_, task)| !self.is_just_replayed(task));
-        for (_, other) in waiting.filter(|(_, t)| worker.services.contains(&t.service)) {
+        for (_, other) in waiting.filter(|(_, t)| worker.serves(&t.service)) {
             if self.config.is_strict && other.priority > task.priority {
                 return Some(format!("{} is more urgent", name(other)));
             }
@@ -261,8 +262,7 @@ impl Oracle {
             .filter(|(_, worker)| {
                 let (_, bytes_max) = self.window_of(worker);
                 let (tasks, held) = self.load_of(worker);
-                let serves = worker.services.iter().any(|name| name == service);
-                serves && tasks > 0 && held + bytes > bytes_max
+                worker.serves(service) && tasks > 0 && held + bytes > bytes_max
             })
             .map(|(number, _)| *number)
             .collect();
@@ -314,8 +314,7 @@ impl Oracle {
             .filter(|task| open.contains(&task.service.as_str()) && self.waits_for_sure(task));
         let mut waiting = waiting;
         waiting.find_map(|task| {
-            let mut serving =
-                with_room.iter().filter(|(_, worker)| worker.services.contains(&task.service));
+            let mut serving = with_room.iter().filter(|(_, worker)| worker.serves(&task.service));
             let idle = serving.find(|(number, _)| self.can_take_for_sure(*number, task.bytes));
             idle.map(|(number, worker)| {
                 format!("{} waits, and worker {number} could take it: {worker:?}", name(task))

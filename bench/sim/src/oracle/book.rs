@@ -1,6 +1,6 @@
 //! What the reference broker knows: everything by name, in ordered maps, nothing twice.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use pinmesh_core::{Conn, DeathCause, LetterId, ProgressHead};
 use pinmesh_protocol::command::StageTimes;
@@ -75,6 +75,8 @@ pub(super) enum InLine {
 pub(super) struct Client {
     /// What it calls itself.
     pub(super) name: String,
+    /// With whom it shares its turns: the name of its key, or what it calls itself.
+    pub(super) account: String,
     pub(super) conn: Option<Conn>,
     pub(super) is_full: bool,
     /// When it is dropped, while it has no session.
@@ -111,6 +113,7 @@ pub(super) struct Worker {
     pub(super) slot: Slot,
     pub(super) incarnation: Incarnation,
     pub(super) services: Vec<String>,
+    pub(super) labels: Vec<String>,
     /// READY has begun and its process is not gone: its services are served.
     pub(super) is_placed: bool,
     pub(super) own_window: (u32, u64),
@@ -268,6 +271,7 @@ impl Worker {
             slot: Slot(0),
             incarnation: Incarnation(0),
             services: Vec::new(),
+            labels: Vec::new(),
             is_placed: false,
             own_window: (0, 0),
             holds: Vec::new(),
@@ -281,12 +285,9 @@ impl Worker {
         }
     }
 
-    /// The services without order or repetition: workers with the same are a group.
-    pub(super) fn group(&self) -> Vec<&str> {
-        let mut services: Vec<_> = self.services.iter().map(String::as_str).collect();
-        services.sort_unstable();
-        services.dedup();
-        services
+    /// Services and labels without order or repetition: workers with the same are a group.
+    pub(super) fn group(&self) -> [BTreeSet<&str>; 2] {
+        [&self.services, &self.labels].map(|names| names.iter().map(String::as_str).collect())
     }
 }
 

@@ -4,12 +4,11 @@ use pinmesh_core::{Body as _, Conn, ResultHead, Span, SubmitEvent};
 use pinmesh_protocol::TaskOptions;
 use pinmesh_protocol::command::{CancelAttempt, CancelRequest, ServiceRef};
 use pinmesh_protocol::id::{AttemptId, Dispatch, PeerId, TaskId};
-use pinmesh_protocol::limits::SERVICE_BYTES_MAX;
 use pinmesh_protocol::status::{RefusedCode, Status};
 
 use super::book::{Age, InLine, State, Task, Who, WorkerNo};
 use super::time::Due;
-use super::{Expected, Oracle};
+use super::{Expected, Oracle, names};
 use crate::record::{Body, Effect, Sent};
 
 /// What the budget counts for a task beside its payload, bytes.
@@ -112,11 +111,11 @@ impl Oracle {
         effects: &[Effect],
     ) -> Option<u64> {
         submit.deadline_ns?;
-        let name = &self.clients[&id].name;
+        let account = &self.clients[&id].account;
         let mut waiting = self.tasks.values().filter(|task| task.state == State::Pending);
         waiting.find(|task| {
             (task.service.as_str(), &task.account, task.priority)
-                == (service, name, submit.priority)
+                == (service, account, submit.priority)
         })?;
         effects.iter().find_map(|effect| match effect {
             Effect::Result { to, head, .. }
@@ -184,7 +183,7 @@ impl Oracle {
         let bytes = submit.body.payload_bytes();
         let options = submit.options.clone().unwrap_or_default();
         let is_named = matches!(submit.service, ServiceRef::Name(_));
-        let has_bad_name = service.is_empty() || service.len() > SERVICE_BYTES_MAX;
+        let has_bad_name = names::read(service).is_err();
         let room = self.config.services_max - self.config.services_max / 4;
         if is_named && (has_bad_name || !self.has_room_for(service, room))
             || submit.options.is_err()
@@ -257,7 +256,7 @@ impl Oracle {
             request: submit.request_id,
             submission: submit.submission,
             service,
-            account: self.clients.get(&id).map(|client| client.name.clone()).unwrap_or_default(),
+            account: self.clients.get(&id).map(|client| client.account.clone()).unwrap_or_default(),
             priority: submit.priority,
             is_at_most_once: options.at_most_once,
             kills_at_deadline: options.kill_at_deadline,

@@ -134,7 +134,7 @@ impl Oracle {
         let worker = self.workers.get(&number);
         task.state == State::Pending
             && worker.is_some_and(|worker| {
-                worker.presence != Presence::Dead && worker.services.contains(&task.service)
+                worker.presence != Presence::Dead && worker.serves(&task.service)
             })
     }
 

@@ -3,15 +3,21 @@
 use pinmesh_core::{Conn, Event, Side};
 use pinmesh_protocol::command::{Heartbeat, Hello, ServiceAlias, Welcome};
 use pinmesh_protocol::id::PeerId;
-use pinmesh_protocol::limits::{HEADER_BYTES_MAX, SERVICE_BYTES_MAX, SERVICES_MAX};
+use pinmesh_protocol::limits::{HEADER_BYTES_MAX, SERVICES_MAX};
 use pinmesh_protocol::status::{RefusedCode, Role};
 
 use super::book::{Client, Host, Presence, Session, State, Who, Worker, WorkerNo};
-use super::{Expected, Oracle, Piece};
+use super::{Expected, Oracle, Piece, names};
 use crate::record::{Body, Sent};
 
 impl Oracle {
-    pub(super) fn on_hello(&mut self, conn: Conn, side: Side, hello: &Hello<'_>) {
+    pub(super) fn on_hello(
+        &mut self,
+        conn: Conn,
+        side: Side,
+        hello: &Hello<'_>,
+        user: Option<&str>,
+    ) {
         if self.sessions.contains_key(&conn) {
             return self.refuse_session(conn, RefusedCode::Malformed);
         }
@@ -25,7 +31,7 @@ impl Oracle {
             self.expect(Expected::Close(earlier));
         }
         let who = match hello.role {
-            Role::Client => self.greet_client(conn, id, hello.name),
+            Role::Client => self.greet_client(conn, id, (hello.name, user)),
             Role::Worker => self.greet_worker(conn, id),
             Role::Supervisor => self.greet_host(conn, id),
         };
@@ -83,12 +89,12 @@ impl Oracle {
     }
 
     /// A client's results that it has not acknowledged come again.
-    fn greet_client(&mut self, conn: Conn, id: PeerId, name: &str) -> Who {
+    fn greet_client(&mut self, conn: Conn, id: PeerId, (name, user): (&str, Option<&str>)) -> Who {
         let client = self.clients.entry(id).or_default();
         let requests = std::mem::take(&mut client.requests);
         let untold = client.updates();
-        let name = name.to_owned();
-        *client = Client { name, conn: Some(conn), requests, untold, ..Client::default() };
+        let (name, account) = (name.to_owned(), user.unwrap_or(name).to_owned());
+        *client = Client { name, account, conn: Some(conn), requests, untold, ..Client::default() };
         for task in self.tasks.values_mut().filter(|task| task.client == Some(id)) {
             task.is_told = false;
         }
@@ -247,9 +253,11 @@ impl Oracle {
 
     pub(super) fn on_service(&mut self, conn: Conn, alias: &ServiceAlias<'_>) {
         let name = alias.name;
-        let is_bad_name = name.is_empty() || name.len() > SERVICE_BYTES_MAX;
-        if alias.alias as usize >= SERVICES_MAX || is_bad_name {
+        if alias.alias as usize >= SERVICES_MAX {
             return self.refuse_session(conn, RefusedCode::TooLarge);
+        }
+        if let Err(code) = names::read(name) {
+            return self.refuse_session(conn, code);
         }
         if !self.has_room_for(name, self.config.services_max - self.config.services_max / 4) {
             return self.refuse_session(conn, RefusedCode::Full);

@@ -200,9 +200,6 @@ impl Oracle {
 
     /// The first thing that is due about tasks.
     fn next_of_tasks(&self) -> Option<(u64, Due)> {
-        let placed = self.workers.values().filter(|worker| worker.is_placed);
-        let served: Vec<&str> =
-            placed.flat_map(|worker| worker.services.iter().map(String::as_str)).collect();
         let mut next: Option<(u64, Due)> = None;
         let mut note = |at: Option<u64>, due| {
             if let Some(at) = at
@@ -215,7 +212,7 @@ impl Oracle {
             match task.state {
                 State::Pending => {
                     note(task.deadline, Due::Deadline(*age));
-                    if !served.contains(&task.service.as_str()) {
+                    if !self.is_served(&task.service) {
                         // A task that came back late is looked at from then on.
                         let at = self.earliest(Due::NoService(*age));
                         note(at.map(|at| at.max(task.pending_since)), Due::NoService(*age));

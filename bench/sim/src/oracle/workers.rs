@@ -5,8 +5,8 @@ use pinmesh_protocol::command::{Held, Ready, StageTimes, Window};
 use pinmesh_protocol::id::AttemptId;
 use pinmesh_protocol::status::{EndStatus, HeldState, RefusedCode, Status};
 
-use super::Oracle;
 use super::book::{Age, Presence, State, Who, WorkerNo};
+use super::{Oracle, names};
 use crate::record::{Body, Said};
 
 impl Oracle {
@@ -65,7 +65,10 @@ impl Oracle {
         if is_taken {
             return Some(RefusedCode::NotAllowed);
         }
-        if ready.services.is_empty() {
+        let is_plain = |name: &&str| names::read(name).is_ok_and(|(_, labels)| labels.is_empty());
+        let is_label = |label: &&str| names::read(&format!("x{{{label}}}")).is_ok();
+        let is_offer = ready.services.iter().all(is_plain) && ready.labels.iter().all(is_label);
+        if ready.services.is_empty() || !is_offer || ready.labels.len() > 32 {
             return Some(RefusedCode::Malformed);
         }
         let has_room = |name: &&str| self.has_room_for(name, self.config.services_max);
@@ -85,6 +88,7 @@ impl Oracle {
         worker.incarnation = ready.incarnation;
         worker.ready_at = event;
         worker.services = ready.services.iter().map(|name| (*name).to_owned()).collect();
+        worker.labels = ready.labels.iter().map(|label| (*label).to_owned()).collect();
         worker.is_passed_over = false;
         worker.is_recalled = false;
         if is_gone {
@@ -230,7 +234,9 @@ impl Oracle {
         if !std::mem::take(&mut worker.is_placed) {
             return;
         }
-        for service in worker.services.clone() {
+        let lost = worker.clone();
+        let known: Vec<String> = self.known().into_iter().map(str::to_owned).collect();
+        for service in known.into_iter().filter(|service| lost.serves(service)) {
             if !self.is_served(&service) {
                 self.unserved_since.insert(service, self.now);
             }
@@ -240,7 +246,7 @@ impl Oracle {
     /// Whether a worker that is not gone has said READY for it.
     pub(super) fn is_served(&self, service: &str) -> bool {
         let mut placed = self.workers.values().filter(|worker| worker.is_placed);
-        placed.any(|worker| worker.services.iter().any(|name| name == service))
+        placed.any(|worker| worker.serves(service))
     }
 
     /// A dead worker is forgotten once its session has ended.

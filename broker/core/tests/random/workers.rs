@@ -302,6 +302,7 @@ impl World {
             host: worker.supervisor.map(|at| self.supervisors[at].number),
             slot: worker.slot,
             incarnation: worker.incarnation,
+            labels: Vec::new(),
             services: worker.services.clone(),
             window_tasks: WINDOW,
             window_bytes: 2_000,

@@ -266,7 +266,7 @@ impl World {
         let effects = match up {
             Up::Hello(hello) => {
                 let side: Side = side_of(self.links[link].role);
-                self.sim.event(Event::Hello(conn, side, hello))
+                self.sim.event(Event::Hello(conn, side, hello, None))
             }
             Up::Goodbye => self.sim.goodbye(conn),
             Up::Heartbeat(sequence) => {

@@ -99,6 +99,7 @@ pub(crate) struct Greeting {
     pub(crate) slot: u16,
     pub(crate) incarnation: u32,
     pub(crate) services: Vec<&'static str>,
+    pub(crate) labels: Vec<&'static str>,
     pub(crate) window_tasks: u32,
     pub(crate) window_bytes: u64,
     pub(crate) held: Vec<Held>,
@@ -113,6 +114,7 @@ impl Default for Greeting {
             slot: 0,
             incarnation: 1,
             services: vec!["work"],
+            labels: Vec::new(),
             window_tasks: 128,
             window_bytes: 8 << 20,
             held: Vec::new(),
@@ -271,7 +273,7 @@ impl Sim {
 
     pub(crate) fn hello_as(&mut self, conn: u32, side: Side, hello: Hello<'_>) -> Vec<Effect> {
         self.alive.push(Conn(conn));
-        self.event(Event::Hello(Conn(conn), side, hello))
+        self.event(Event::Hello(Conn(conn), side, hello, None))
     }
 
     /// A client with the peer_id of its socket's number.
@@ -284,6 +286,19 @@ impl Sim {
     pub(crate) fn client_named(&mut self, conn: u32, name: &'static str) -> Conn {
         let hello = Hello { name, ..hello(Role::Client, conn as u8) };
         self.hello_as(conn, Side::Frontend, hello);
+        Conn(conn)
+    }
+
+    /// The same, let in by a key of that name.
+    pub(crate) fn client_with_key(
+        &mut self,
+        conn: u32,
+        name: &'static str,
+        key: &'static str,
+    ) -> Conn {
+        self.alive.push(Conn(conn));
+        let hello = Hello { name, ..hello(Role::Client, conn as u8) };
+        self.event(Event::Hello(Conn(conn), Side::Frontend, hello, Some(key)));
         Conn(conn)
     }
 
@@ -313,6 +328,7 @@ impl Sim {
                 slot: Slot(greeting.slot),
                 incarnation: Incarnation(greeting.incarnation),
                 services: greeting.services,
+                labels: greeting.labels,
                 window_tasks: greeting.window_tasks,
                 window_bytes: greeting.window_bytes,
                 held: greeting.held,

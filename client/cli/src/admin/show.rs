@@ -38,6 +38,8 @@ pub(super) fn workers(workers: &[Value]) -> String {
         };
         let services = worker["services"].as_array().map_or(&[][..], Vec::as_slice);
         let services: Vec<_> = services.iter().filter_map(Value::as_str).collect();
+        let labels = worker["labels"].as_array().map_or(&[][..], Vec::as_slice);
+        let labels: Vec<_> = labels.iter().filter_map(Value::as_str).collect();
         [
             host,
             text(&worker["slot"]),
@@ -45,10 +47,11 @@ pub(super) fn workers(workers: &[Value]) -> String {
             text(&worker["state"]),
             format!("{}/{}", text(&worker["in_flight"]), text(&worker["window_tasks"])),
             services.join(","),
+            if labels.is_empty() { "-".to_owned() } else { labels.join(",") },
             text(&worker["id"]),
         ]
     });
-    table(["HOST", "SLOT", "CPU", "STATE", "IN FLIGHT", "SERVICES", "ID"], rows)
+    table(["HOST", "SLOT", "CPU", "STATE", "IN FLIGHT", "SERVICES", "LABELS", "ID"], rows)
 }
 
 pub(super) fn hosts(hosts: &[Value]) -> String {

@@ -16,8 +16,8 @@ use crate::command::{
 use crate::cursor::{Cursor, out_of_range, too_large};
 use crate::id::{AttemptId, Dispatch, Epoch, Incarnation, RequestId, Slot, Submission, TaskId};
 use crate::limits::{
-    KEY_BYTES_MAX, LIST_MAX, NAME_BYTES_MAX, REASON_BYTES_MAX, SERVICE_BYTES_MAX, SERVICES_MAX,
-    WORKERS_MAX,
+    KEY_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, LIST_MAX, NAME_BYTES_MAX, REASON_BYTES_MAX,
+    SERVICE_BYTES_MAX, SERVICES_MAX, WORKERS_MAX,
 };
 use crate::status::{FetchState, HeldState, LossKind, ProgressKind, RefusedCode, Role};
 
@@ -39,7 +39,7 @@ pub(super) fn to_broker<'a>(
         op::SERVICE => ("SERVICE", 2),
         op::CANCEL => ("CANCEL", 3),
         op::FETCH => ("FETCH", 4),
-        op::READY => ("READY", 9),
+        op::READY => ("READY", 10),
         op::RETURN => ("RETURN", 3),
         op::PROGRESS => ("PROGRESS", 7),
         op::HOST => ("HOST", 2),
@@ -239,6 +239,7 @@ fn ready<'a>(c: &mut Cursor<'a>) -> Read<Ready<'a>> {
     let slot = Slot(c.u16("slot")?);
     let incarnation = Incarnation(c.u32("incarnation")?);
     let services = list(c, "services", SERVICES_MAX, 1, |c| c.str(SERVICE_BYTES_MAX, "services"))?;
+    let labels = list(c, "labels", LABELS_MAX, 1, |c| c.str(LABEL_BYTES_MAX, "labels"))?;
     let window_tasks = window_tasks(c, "window_tasks")?;
     let window_bytes = c.uint("window_bytes")?;
     let held = list(c, "held", LIST_MAX, 25, |c| nested(c, "held", 7, held))?;
@@ -248,7 +249,18 @@ fn ready<'a>(c: &mut Cursor<'a>) -> Read<Ready<'a>> {
     if part >= parts {
         return Err(out_of_range("part", part_at, part.into(), u64::from(parts - 1)));
     }
-    Ok(Ready { host, slot, incarnation, services, window_tasks, window_bytes, held, part, parts })
+    Ok(Ready {
+        host,
+        slot,
+        incarnation,
+        services,
+        labels,
+        window_tasks,
+        window_bytes,
+        held,
+        part,
+        parts,
+    })
 }
 
 fn held(c: &mut Cursor<'_>) -> Read<Held> {

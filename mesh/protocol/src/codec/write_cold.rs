@@ -207,12 +207,14 @@ fn write_service_alias(out: &mut Vec<u8>, c: &ServiceAlias<'_>) {
 }
 
 fn write_ready(out: &mut Vec<u8>, c: &Ready<'_>) {
-    begin(out, 9, op::READY);
+    begin(out, 10, op::READY);
     put_or_nil(out, c.host.as_ref(), put_peer_id);
     put_uint(out, c.slot.0.into());
     put_uint(out, c.incarnation.0.into());
     put_array(out, c.services.len());
     c.services.iter().for_each(|name| put_str(out, name));
+    put_array(out, c.labels.len());
+    c.labels.iter().for_each(|label| put_str(out, label));
     put_uint(out, c.window_tasks.into());
     put_uint(out, c.window_bytes);
     put_array(out, c.held.len());

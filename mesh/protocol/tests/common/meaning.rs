@@ -250,6 +250,7 @@ fn ready(c: &Ready<'_>) -> Fields {
         ("slot", json!(c.slot)),
         ("incarnation", json!(c.incarnation)),
         ("services", json!(c.services)),
+        ("labels", json!(c.labels)),
         ("window_tasks", json!(c.window_tasks)),
         ("window_bytes", json!(c.window_bytes)),
         ("held", held.collect()),

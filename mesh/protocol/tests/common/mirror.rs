@@ -35,7 +35,8 @@ type ResultWire = (u8, u64, u32, u8, u32, Option<[u64; 4]>, u32, Body, Option<u6
 type TaskWire = (u8, u64, u32, Id, u64, u32, Service, u32, Option<u64>, u64, u32, Option<TaskOptions>, Body);
 type DoneWire = (u8, u32, u64, u32, u8, u64, u64, u32, Body);
 type HeldWire = (u32, u64, u32, Id, u64, u32, u8);
-type ReadyWire = (u8, Option<Id>, u16, u32, Vec<String>, u32, u64, Vec<HeldWire>, u32, u32);
+type ReadyWire =
+    (u8, Option<Id>, u16, u32, Vec<String>, Vec<String>, u32, u64, Vec<HeldWire>, u32, u32);
 type WorkerProgressWire = (u8, u32, u64, u32, u64, u8, u32, Body);
 type ClientProgressWire = (u8, u64, u32, u64, u32, u64, u8, u32, Body);
 type HostWire = (u8, Vec<u16>, Vec<(u16, u32, Option<u16>, Vec<Attempt>)>);

@@ -192,15 +192,18 @@ fn ready() -> impl Strategy<Value = Ready<'static>> {
             state,
         },
     );
-    let head = (option::of(peer_id()), any::<u16>(), uint32(), vec(text(128), 0..20));
+    let names = (vec(text(128), 0..20), vec(text(64), 0..10));
+    let head = (option::of(peer_id()), any::<u16>(), uint32(), names);
     let parts = (1_u32..100).prop_flat_map(|parts| (0..parts, Just(parts)));
     (head, 0..=WINDOW_TASKS_MAX, uint(), vec(held, 0..20), parts).prop_map(
-        |((host, slot, incarnation, services), window_tasks, window_bytes, held, (part, parts))| {
+        |(head, window_tasks, window_bytes, held, (part, parts))| {
+            let (host, slot, incarnation, (services, labels)) = head;
             Ready {
                 host,
                 slot: Slot(slot),
                 incarnation: Incarnation(incarnation),
                 services,
+                labels,
                 window_tasks,
                 window_bytes,
                 held,

@@ -44,6 +44,7 @@ impl WorkerOutbox<u32> for Log {
                 "HELLO".to_string()
             }
             ToBroker::Ready(ready) => {
+                assert_eq!(ready.labels, ["gpu"]);
                 let listed = ready.held.iter().map(|h| (h.attempt.task.0, h.state)).collect();
                 self.ready.push((ready.part, listed));
                 alloc::format!("READY {}/{}", ready.part + 1, ready.parts)
@@ -83,6 +84,7 @@ impl Bench {
             slot: Slot(0),
             incarnation: Incarnation(1),
             services: vec!["echo".to_string()],
+            labels: vec!["gpu".to_string()],
             window_tasks,
             window_bytes: 1000,
             seed: 7,

@@ -116,6 +116,7 @@ fn ready() -> Ready<'static> {
         slot: Slot(0),
         incarnation: Incarnation(1),
         services: vec!["echo", "sha256"],
+        labels: Vec::new(),
         window_tasks: 128,
         window_bytes: 8 * 1024 * 1024,
         held: Vec::new(),
@@ -314,6 +315,7 @@ fn workers_to() -> Vec<(&'static str, ToBroker<'static>)> {
         Ready { host: Some(HOST), slot: Slot(3), incarnation: Incarnation(2), ..ready() };
     vec![
         ("ready", ToBroker::Ready(ready())),
+        ("ready_labels", ToBroker::Ready(Ready { labels: vec!["gpu", "numa=1"], ..ready() })),
         ("ready_supervised", ToBroker::Ready(supervised.clone())),
         ("ready_held", ToBroker::Ready(Ready { held: held.clone(), ..supervised.clone() })),
         ("ready_part", ToBroker::Ready(Ready { held, part: 1, parts: 2, ..supervised })),

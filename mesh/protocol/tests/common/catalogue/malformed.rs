@@ -5,8 +5,8 @@ use pinmesh_protocol::command::{
 };
 use pinmesh_protocol::id::{RequestId, Submission};
 use pinmesh_protocol::limits::{
-    FRAME_BYTES_MAX, KEY_BYTES_MAX, LIST_MAX, NAME_BYTES_MAX, OPTIONS_BYTES_MAX, SERVICE_BYTES_MAX,
-    SERVICES_MAX,
+    FRAME_BYTES_MAX, KEY_BYTES_MAX, LABELS_MAX, LIST_MAX, NAME_BYTES_MAX, OPTIONS_BYTES_MAX,
+    SERVICE_BYTES_MAX, SERVICES_MAX,
 };
 use pinmesh_protocol::status::RefusedCode;
 
@@ -136,10 +136,13 @@ fn sizes() -> Vec<Malformed> {
     hello.extend_from_slice(&(NAME_BYTES_MAX as u16 + 1).to_be_bytes());
     hello.extend(std::iter::repeat_n(b'n', NAME_BYTES_MAX + 1));
     hello.extend_from_slice(b"\x01\0");
-    let mut services = b"\x9a\x22\xc0\0\x01\xdc".to_vec();
+    let mut services = b"\x9b\x22\xc0\0\x01\xdc".to_vec();
     services.extend_from_slice(&(SERVICES_MAX as u16 + 1).to_be_bytes());
     services.extend(std::iter::repeat_n(0xa0, SERVICES_MAX + 1));
-    services.extend_from_slice(b"\x01\x01\x90\0\x01");
+    services.extend_from_slice(b"\x90\x01\x01\x90\0\x01");
+    let mut labels = b"\x9b\x22\xc0\0\x01\x91\xa1a\xdc\0\x21".to_vec();
+    labels.extend(std::iter::repeat_n(0xa0, LABELS_MAX + 1));
+    labels.extend_from_slice(b"\x01\x01\x90\0\x01");
     let mut list = b"\x93\x33\x03\xdc".to_vec();
     list.extend_from_slice(&(LIST_MAX as u16 + 1).to_be_bytes());
     list.extend((0..=LIST_MAX).flat_map(|_| *b"\x93\0\0\0"));
@@ -158,6 +161,7 @@ fn sizes() -> Vec<Malformed> {
         bad("name_of_257", &hello, TooLarge),
         bad("key_of_129", &Command::To(fetch).encode(), TooLarge),
         bad("services_257", &services, TooLarge),
+        bad("labels_33", &labels, TooLarge),
         bad("attempts_1025", &list, TooLarge),
         bad(
             "options_of_3073",

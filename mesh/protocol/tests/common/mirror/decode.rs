@@ -143,7 +143,7 @@ fn decode_to(op: u8, bytes: &[u8]) -> ToBroker<'static> {
 }
 
 fn ready(w: ReadyWire) -> Ready<'static> {
-    let held = w.7.into_iter().map(|h| Held {
+    let held = w.8.into_iter().map(|h| Held {
         attempt: attempt_id((h.0, h.1, h.2)),
         client_id: peer(h.3),
         request_id: RequestId(h.4),
@@ -155,11 +155,12 @@ fn ready(w: ReadyWire) -> Ready<'static> {
         slot: Slot(w.2),
         incarnation: Incarnation(w.3),
         services: w.4.into_iter().map(|name| &*name.leak()).collect(),
-        window_tasks: w.5,
-        window_bytes: w.6,
+        labels: w.5.into_iter().map(|label| &*label.leak()).collect(),
+        window_tasks: w.6,
+        window_bytes: w.7,
         held: held.collect(),
-        part: w.8,
-        parts: w.9,
+        part: w.9,
+        parts: w.10,
     }
 }
 

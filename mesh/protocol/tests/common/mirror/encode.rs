@@ -56,6 +56,7 @@ fn encode_to(command: &ToBroker<'_>) -> Vec<u8> {
             c.slot.0,
             c.incarnation.0,
             c.services.iter().map(ToString::to_string).collect(),
+            c.labels.iter().map(ToString::to_string).collect(),
             c.window_tasks,
             c.window_bytes,
             c.held.iter().map(held).collect(),
