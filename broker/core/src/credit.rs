@@ -4,8 +4,9 @@
 //! A worker with `n` credits, a round trip R and a mean service time S is busy for
 //! `1 - ErlangB(n, R / S)` of the time: a closed network of one server and a delay. The least `n` that
 //! loses at most 2 % is its credit for the service. R is measured from tasks that were sent to it
-//! while it held nothing, as what DONE came later than the worker's own time for the task; S is what
-//! the worker says.
+//! while it held nothing, as what DONE came later than the worker's own time for the task; others may
+//! have waited unread for the one before, so that they say how long it is at most: a worker that is
+//! never idle would else keep the round trip of the moment when it last was. S is what the worker says.
 
 use crate::time::Span;
 

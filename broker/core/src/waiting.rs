@@ -150,8 +150,8 @@ impl<B: Body> State<B> {
             && let Some(worker) = self.workers.get_mut(task.worker)
             && service.is_served_by(worker.group, task.offered)
         {
-            let on_its_way = task.is_probe.then(|| Span(away.saturating_sub(residence_ns)));
-            worker.learn(task.offered, Span(took), on_its_way);
+            let on_its_way = Span(away.saturating_sub(residence_ns));
+            worker.learn(task.offered, Span(took), on_its_way, task.is_probe);
         }
         service.estimate.add(cost, away);
         if charge.cost == 0 {

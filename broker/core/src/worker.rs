@@ -166,12 +166,13 @@ impl Worker {
                 || self.credits[offered as usize].allows(self.held(), self.work))
     }
 
-    /// A task of the service at this place took so long in its handler, and, if it was sent while the
-    /// worker held nothing, so long on its way.
+    /// A task of the service at this place took so long in its handler, and so long on its way, of
+    /// which it may have waited unread for the one before it, unless it `is_probe`: it was sent while
+    /// the worker held nothing.
     #[inline]
-    pub(crate) fn learn(&mut self, offered: u32, took: Span, on_its_way: Option<Span>) {
-        if let Some(trip) = on_its_way {
-            self.round_trip.add(trip);
+    pub(crate) fn learn(&mut self, offered: u32, took: Span, on_its_way: Span, is_probe: bool) {
+        if is_probe || on_its_way < self.round_trip.value() {
+            self.round_trip.add(on_its_way);
         }
         let (trip, cap) = (self.round_trip.value(), self.window_tasks);
         let Some(credit) = self.credits.get_mut(offered as usize) else { return };

@@ -109,3 +109,27 @@ fn two_workers_hold_what_each_needs() {
         assert_eq!(held.iter().filter(|task| task.to.0 == conn).count(), needs);
     }
 }
+
+/// It was measured while much came in at once, and the worker is never idle again.
+#[test]
+fn a_round_trip_that_was_long_once_does_not_stay_so() {
+    let (mut sim, sent) = waiting(4_000, 0);
+    let mut held: Vec<(TaskSent, u64)> = sent.into_iter().map(|task| (task, sim.now.0)).collect();
+    for turn in 0..400 {
+        let (task, sent_at) = held.remove(0);
+        let trip = if turn == 0 { 10 * MS } else { MS };
+        sim.now = sim.now.after(Span(if turn == 0 { trip + MS } else { MS }));
+        let done = DoneEvent {
+            attempt: attempt(&task),
+            status: EndStatus::Ok,
+            residence_ns: (sim.now.0 - sent_at).saturating_sub(trip),
+            service_ns: MS,
+            body: TestBody { tag: 1, bytes: 7 },
+        };
+        let sent = tasks(&sim.event(Event::Done(task.to, done)));
+        held.extend(sent.into_iter().map(|task| (task, sim.now.0)));
+        // Three were sent before anything was known, and take no credit.
+        assert!(turn != 0 || held.len() == 17 + 3, "R = 10 S: {}", held.len());
+    }
+    assert_eq!(held.len(), 4, "R = S");
+}
