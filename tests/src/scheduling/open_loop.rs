@@ -92,7 +92,7 @@ pub(super) fn send(task: &Task<'_>, queue: &Completions, token: u64, work_ns: u6
 }
 
 /// Sleeps, and is some 100 us late: to spin would take the CPU from those that are measured.
-fn wait_until(at: Instant) {
+pub(super) fn wait_until(at: Instant) {
     let left = at.saturating_duration_since(Instant::now());
     if !left.is_zero() {
         std::thread::sleep(left);

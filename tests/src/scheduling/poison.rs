@@ -1,11 +1,11 @@
 //! A handler that crashes in every way a process can, and the tasks beside it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pinmesh_client::Error;
 
 use super::Findings;
-use super::open_loop::{Outcome, poisson, run as run_plan};
+use super::open_loop::{Outcome, poisson, run as run_plan, wait_until};
 use super::random::Random;
 use super::sample::Sample;
 use crate::Mesh;
@@ -13,7 +13,7 @@ use crate::Mesh;
 const WORKERS: usize = 8;
 const WORK_NS: u64 = 5_000_000;
 const LOAD: f64 = 0.5;
-/// Poisoned tasks a second.
+/// From one poisoned task to the next, each of which takes three workers with it.
 const EVERY: Duration = Duration::from_secs(1);
 
 pub(super) fn run(time: Duration, seed: u64) -> Findings {
@@ -44,9 +44,10 @@ fn measure(
     let rounds = (time.as_nanos() / EVERY.as_nanos()) as usize;
     let (ends, crashed) = std::thread::scope(|scope| {
         let poisoning = scope.spawn(|| {
-            let mut crashed = 0;
+            let (start, mut crashed) = (Instant::now(), 0);
             for round in 0..rounds {
                 let Some(service) = poisons.get(round % poisons.len().max(1)) else { return 0 };
+                wait_until(start + EVERY * round as u32);
                 let end = poisoner.task(service).call_raw(Vec::new());
                 crashed += usize::from(matches!(end, Err(Error::Crashed { .. })));
             }
