@@ -265,6 +265,10 @@ impl Net {
         let service = self.shared.service_name(body.service);
         match end {
             LocalEnd::Expired => Error::Expired { service },
+            LocalEnd::Busy { retry_after_ns } => {
+                let retry_after = Some(Duration::from_nanos(retry_after_ns));
+                Error::Busy { service, retry_after }
+            }
             LocalEnd::Cancelled => Error::Cancelled { service },
             LocalEnd::Lost => Error::Lost { service },
             LocalEnd::Closed => Error::Closed,

@@ -136,7 +136,8 @@ impl<'c> Task<'c> {
         self.set(|options| options.at_most_once = true)
     }
 
-    /// Tell [`Error::Busy`] instead of waiting and handing the task in again.
+    /// Tell [`Error::Busy`] instead of waiting and handing the task in again. While every broker is to
+    /// be left alone with the service, because it said so to an earlier task, it is told at once.
     #[must_use]
     pub fn show_busy(mut self) -> Self {
         self.plan.shows_busy = true;

@@ -174,6 +174,8 @@ counts! {
     ResultAgain Branch "RESULT sent again",
     /// An end of a request that no broker spoke: deadline.
     LocalExpired Branch "ended here: expired",
+    /// An end of a request that no broker spoke: every broker was to be left alone.
+    LocalBusy Branch "ended here: busy",
     /// An end of a request that no broker spoke: cancel.
     LocalCancelled Branch "ended here: cancelled",
     /// An end of a request that no broker spoke: at-most-once.

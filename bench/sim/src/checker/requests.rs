@@ -156,6 +156,7 @@ impl Checker {
             Outcome::Local(end) => {
                 let (is_allowed, count) = match end {
                     LocalEnd::Expired => (asked.has_deadline, Some(Count::LocalExpired)),
+                    LocalEnd::Busy { .. } => (asked.shows_busy, Some(Count::LocalBusy)),
                     LocalEnd::Cancelled => (asked.is_cancelled, Some(Count::LocalCancelled)),
                     LocalEnd::Lost => (asked.is_at_most_once, Some(Count::LocalLost)),
                     LocalEnd::Closed => (true, None),

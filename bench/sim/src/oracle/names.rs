@@ -37,8 +37,10 @@ impl super::Worker {
 
     /// The first place in its READY of what its tasks run there.
     pub(super) fn place_of(&self, service: &str) -> Option<usize> {
-        let (plain, labels) = read(service).ok()?;
-        let has_all = labels.iter().all(|label| self.labels.iter().any(|own| own == label));
+        // Whatever is held was read before: this is asked of every task and worker all the time.
+        let (plain, required) = service.split_once('{').unwrap_or((service, ""));
+        let mut labels = required.trim_end_matches('}').split(',').filter(|it| !it.is_empty());
+        let has_all = labels.all(|label| self.labels.iter().any(|own| own == label));
         self.services.iter().position(|name| has_all && name == plain)
     }
 }

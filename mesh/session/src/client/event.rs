@@ -160,6 +160,12 @@ pub enum LocalEnd {
     /// The deadline passed while no broker could be asked. Unknown whether it ran, unless it was
     /// never handed in.
     Expired,
+    /// It is to show BUSY, and no broker that could take it is to be asked for that service before
+    /// then. It was never handed in.
+    Busy {
+        /// How long it is until then, nanoseconds.
+        retry_after_ns: u64,
+    },
     /// Cancelled before a broker had it, or when the broker that had it was gone.
     Cancelled,
     /// An at-most-once task whose broker was lost: it may or may not have run.

@@ -28,8 +28,9 @@ enum Choice {
     Line(LinkId),
     /// Nowhere until a window opens or a session does.
     Wait,
-    /// Nowhere until then: every broker is BUSY with its service, or those that are there take none
-    /// so long.
+    /// Nowhere until then: every broker is BUSY with its service.
+    Busy(Time),
+    /// Nowhere until then: the brokers that are there take none so long.
     Later(Time),
     /// Nowhere, ever.
     Never(LocalEnd),
@@ -74,13 +75,19 @@ impl<B> Client<B> {
         if request.place != Place::Queued {
             return true;
         }
+        let shows_busy = request.shows_busy && request.submission == Submission(1);
         match self.choose(now, request_id) {
             Choice::Link(link) => self.send_submit(now, request_id, link, outbox),
             Choice::Line(link) => {
                 self.links[usize::from(link.0)].line.push(request_id, &self.table);
             }
             Choice::Wait => return false,
-            Choice::Later(until) => self.delay(request_id, until),
+            // One that was handed in before may have been run.
+            Choice::Busy(until) if shows_busy => {
+                let retry_after_ns = until.since(now);
+                self.finish(request_id, Outcome::Local(LocalEnd::Busy { retry_after_ns }), outbox);
+            }
+            Choice::Busy(until) | Choice::Later(until) => self.delay(request_id, until),
             Choice::Never(end) => self.finish(request_id, Outcome::Local(end), outbox),
         }
         true
@@ -128,9 +135,9 @@ impl<B> Client<B> {
         }
         match (best, never) {
             (Some((_, link, Verdict::Free)), _) => Choice::Link(link),
-            (Some((_, _, Verdict::Busy(until))), _) => Choice::Later(until),
+            (Some((_, _, Verdict::Busy(until))), _) => Choice::Busy(until),
             (Some((_, link, _)), _) => Choice::Line(link),
-            (None, _) if busy < Time::NEVER => Choice::Later(busy),
+            (None, _) if busy < Time::NEVER => Choice::Busy(busy),
             (None, Some(end)) if end == LocalEnd::UnknownKey => Choice::Never(end),
             (None, Some(_)) if is_away && !is_full => Choice::Later(now.after(ABSENT_NS)),
             (None, Some(end)) if !is_full => Choice::Never(end),

@@ -103,6 +103,19 @@ fn busy_is_told_to_who_asked_for_it_and_where_the_deadline_is_too_near() {
 }
 
 #[test]
+fn while_a_broker_is_busy_those_who_asked_for_it_are_told_so_at_once() {
+    let mut bench = Bench::open(1);
+    bench.event(ClientEvent::Submit(request(0)));
+    bench.receive(LINK, FromBroker::Result(result(1, 1, Status::Busy)));
+    bench.sleep(SECOND / 4);
+    bench.effects();
+    bench.event(ClientEvent::Submit(NewRequest { shows_busy: true, ..request(1) }));
+    let retry_after_ns = 3 * SECOND / 4;
+    let end = End::Local(LocalEnd::Busy { retry_after_ns });
+    assert_eq!(bench.effects(), [Effect::Resolve(RequestId(2), 1, end)]);
+}
+
+#[test]
 fn with_two_brokers_the_one_with_fewest_outstanding_is_chosen_and_a_busy_one_skipped() {
     let mut bench = Bench::open(2);
     (0..4).for_each(|body| bench.event(ClientEvent::Submit(request(body))));
