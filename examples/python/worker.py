@@ -73,7 +73,7 @@ class Worker:
                         welcome = fields
                         silence_max = fields[5] * fields[3] / 1e9
                         held = [attempt for attempt, _ in self.ends]
-                        send(READY, None, 0, 1, self.names, window, HELD_BYTES, held, 0, 1)
+                        send(READY, None, 0, 1, self.names, [], window, HELD_BYTES, held, 0, 1)
                         for _, message in self.ends:  # what the last session could not bring over
                             socket.send_multipart(message)
                     elif op == TASK:
