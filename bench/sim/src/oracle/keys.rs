@@ -42,7 +42,7 @@ impl Oracle {
         }
     }
 
-    fn followers(&self, lead: Age) -> impl Iterator<Item = (Age, &Task)> {
+    pub(super) fn followers(&self, lead: Age) -> impl Iterator<Item = (Age, &Task)> {
         let its = self.tasks.iter().map(|(age, task)| (*age, task));
         its.filter(move |(_, task)| {
             task.state == State::Following && task.follows.is_some_and(|it| it.lead == lead)

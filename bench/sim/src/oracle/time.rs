@@ -262,9 +262,13 @@ impl Oracle {
                 }
             }
             Due::HostGone(id) => self.lose_host(id),
-            Due::NoService(age) => self.end(age, Status::NoService),
+            Due::NoService(age) => {
+                self.note_drops(age);
+                self.end(age, Status::NoService);
+            }
             Due::Start(age) => self.start_delayed(age),
             Due::Deadline(age) => {
+                self.note_drops(age);
                 if self.tasks[&age].state == State::InFlight {
                     self.stop_running(age, self.tasks[&age].kills_at_deadline);
                     let ends = self.tasks[&age].holder.map(|number| self.ends_of(number));
@@ -285,6 +289,16 @@ impl Oracle {
                 }
             }
         }
+    }
+
+    /// A task ends by itself at the moment at which those who wait for it may be given up: either may
+    /// come first, and where nobody is told only the sums show which.
+    fn note_drops(&mut self, age: Age) {
+        let own = self.tasks.get(&age).into_iter();
+        let waiting: Vec<&Task> = own.chain(self.followers(age).map(|(_, task)| task)).collect();
+        let mut clients = waiting.iter().filter_map(|task| task.client);
+        let may_be_dropped = clients.any(|id| self.may_happen(Due::Dropped(id)));
+        self.ambiguous += u64::from(may_be_dropped);
     }
 
     /// A worker is away: it is given up, or looked at again where its supervisor speaks for it.
