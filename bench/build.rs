@@ -5,9 +5,10 @@ use std::{env, path::Path, process::Command};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    // The log of HEAD grows with every commit and checkout.
-    for file in ["../.git/HEAD", "../.git/logs/HEAD"] {
-        if Path::new(file).exists() {
+    // The log of HEAD grows with every commit and checkout. In a worktree it is not under `.git`.
+    for name in ["HEAD", "logs/HEAD"] {
+        let file = output("git", &["rev-parse", "--git-path", name]);
+        if let Some(file) = file.filter(|file| Path::new(file).exists()) {
             println!("cargo::rerun-if-changed={file}");
         }
     }

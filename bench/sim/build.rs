@@ -4,19 +4,24 @@ use std::{env, path::Path, process::Command};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    // The log of HEAD grows with every commit and checkout.
-    for file in ["../../.git/HEAD", "../../.git/logs/HEAD"] {
-        if Path::new(file).exists() {
+    // The log of HEAD grows with every commit and checkout. In a worktree it is not under `.git`.
+    for name in ["HEAD", "logs/HEAD"] {
+        let file = git(&["rev-parse", "--git-path", name]);
+        if let Some(file) = file.filter(|file| Path::new(file).exists()) {
             println!("cargo::rerun-if-changed={file}");
         }
     }
-    let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
-    let commit = output.ok().filter(|output| output.status.success());
-    let commit = commit.and_then(|output| String::from_utf8(output.stdout).ok());
-    if let Some(commit) = commit {
-        println!("cargo::rustc-env=PINMESH_SIM_COMMIT={}", commit.trim());
+    if let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) {
+        println!("cargo::rustc-env=PINMESH_SIM_COMMIT={commit}");
     }
     if let Ok(profile) = env::var("PROFILE") {
         println!("cargo::rustc-env=PINMESH_SIM_PROFILE={profile}");
     }
+}
+
+/// What git prints, if it succeeds.
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
 }

@@ -36,11 +36,11 @@ pub(super) struct SentSeen {
 }
 
 /// How a broker heard a worker.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Heard {
     at: u64,
-    /// Its longest silence, and when that was over.
-    gap: (u64, u64),
+    /// Its silences that were too long for somebody, and when each was over.
+    gaps: Vec<(u64, u64)>,
 }
 
 /// One life of a broker.
@@ -296,7 +296,9 @@ impl Checker {
         if self.workers.get(&worker).is_some_and(Option::is_none) {
             let limit = earlier.max_runtime + life.config.grace.0;
             let was_silent = life.heard.get(&worker).is_none_or(|heard| {
-                local - heard.at >= limit || (heard.gap.0 >= limit && heard.gap.1 > earlier.at)
+                let mut gaps = heard.gaps.iter();
+                local - heard.at >= limit
+                    || gaps.any(|(gap, until)| *gap >= limit && *until > earlier.at)
             });
             if was_silent {
                 self.given_up.insert(AttemptId { epoch, task, dispatch: earlier.dispatch });
@@ -406,12 +408,13 @@ impl Checker {
         if let (Owner::Worker(id), Some(life)) = (owner, self.lives.get_mut(&epoch))
             && is_heard
         {
-            let heard = life.heard.entry(id).or_insert(Heard { at: local, gap: (0, local) });
+            let heard =
+                life.heard.entry(id).or_insert_with(|| Heard { at: local, gaps: Vec::new() });
             let gap = local - heard.at;
             heard.at = local;
-            // A later one that is as long as any limit may ask for counts for attempts sent since.
-            if gap >= heard.gap.0 || gap >= life.config.max_runtime.0 + life.config.grace.0 {
-                heard.gap = (gap, local);
+            // No limit is shorter.
+            if gap >= life.config.grace.0 {
+                heard.gaps.push((gap, local));
             }
         }
         match command {
