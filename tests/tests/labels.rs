@@ -53,4 +53,7 @@ fn what_requires_labels_runs_where_they_are() {
 fn what_is_no_label_stops_a_worker_at_once() {
     let refused = run("pinmesh-worker", ["--label", "a,b"]);
     assert!(refused.code == 2 && refused.stderr.contains("--label `a,b`"), "{refused:?}");
+    let many: Vec<String> = (0..32).map(|number| format!("--label=l{number}")).collect();
+    let refused = run("pinmesh-worker", many.iter().map(String::as_str).chain(["--numa-label"]));
+    assert!(refused.code == 2 && refused.stderr.contains("33 labels"), "{refused:?}");
 }

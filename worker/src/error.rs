@@ -96,7 +96,10 @@ impl std::fmt::Display for WorkerError {
             ),
             Self::Label(label) => write!(f, "label `{label}`: {}", NameError::Label),
             Self::LabelCount(count) => {
-                write!(f, "the worker has {count} labels, at most {LABELS_MAX} are allowed")
+                write!(
+                    f,
+                    "the worker has {count} labels, at most {LABELS_MAX} are allowed; leave some out"
+                )
             }
             Self::ServiceTwice(name) => {
                 write!(f, "service `{name}` was given twice; remove one or rename it")

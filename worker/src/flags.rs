@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use pinmesh_host::{CpuSelection, Topology, current_affinity};
-use pinmesh_protocol::limits::{LABELS_MAX, WORKERS_MAX};
+use pinmesh_protocol::limits::WORKERS_MAX;
 use pinmesh_protocol::selector::{NameError, is_label};
 use pinmesh_transport::{Endpoint, PeerKeys};
 
@@ -151,21 +151,12 @@ impl WorkerFlags {
         Ok(cpus.into_iter().map(|cpu| u16::try_from(cpu.index()).ok()).collect())
     }
 
-    /// The labels, those of the CPUs left out, checked.
+    /// The labels of this process: a worker is pinned before it asks.
     pub(crate) fn labels(&self) -> Result<Vec<String>, WorkerError> {
-        match self.labels.iter().find(|label| !is_label(label)) {
-            Some(label) => Err(flag("--label", label.clone(), NameError::Label.to_string())),
-            None if self.labels.len() + usize::from(self.numa_label) > LABELS_MAX => {
-                let reason = format!("a worker has at most {LABELS_MAX} labels, leave some out");
-                Err(flag("--label", format!("{} times", self.labels.len()), reason))
-            }
-            None => Ok(self.labels.clone()),
+        if let Some(label) = self.labels.iter().find(|label| !is_label(label)) {
+            return Err(flag("--label", label.clone(), NameError::Label.to_string()));
         }
-    }
-
-    /// The labels of a worker that is pinned already.
-    pub(crate) fn labels_here(&self) -> Result<Vec<String>, WorkerError> {
-        let mut labels = self.labels()?;
+        let mut labels = self.labels.clone();
         if self.numa_label {
             let topology = Topology::read().map_err(WorkerError::Cpus)?;
             let cpu = current_affinity().map_err(WorkerError::Cpus)?.lowest();

@@ -158,10 +158,11 @@ impl Worker {
         }
     }
 
-    fn supervise(self, flags: &WorkerFlags) -> Result<(), WorkerError> {
+    fn supervise(mut self, flags: &WorkerFlags) -> Result<(), WorkerError> {
+        // As each worker will: what that would refuse is refused here, once.
+        self.labels.extend(flags.labels()?);
         self.check()?;
         flags.endpoints()?;
-        flags.labels()?;
         let keys = flags.keys()?.or(self.keys);
         let config = SupervisorConfig {
             backends: flags.backends.clone(),
@@ -190,7 +191,7 @@ impl Worker {
         let recorder =
             flags.latency_log.as_deref().map(|path| recorder(path, &identity)).transpose()?;
         self.keys = flags.keys()?.or(self.keys);
-        self.labels.extend(flags.labels_here()?);
+        self.labels.extend(flags.labels()?);
         let config = self.config(identity, flags.window, flags.endpoints()?)?;
         let config =
             RunLoopConfig { page: Some(page), spin: flags.spin, recorder, ..config(stop, poller) };

@@ -7,7 +7,7 @@ use pinmesh_protocol::command::FromBroker;
 use pinmesh_protocol::id::TaskId;
 
 use crate::event::Body;
-use crate::group::Group;
+use crate::group::{Group, Served};
 use crate::list::List;
 use crate::outbox::{Outbox, TaskHead};
 use crate::service::Serving;
@@ -71,8 +71,8 @@ impl<B: Body> State<B> {
     fn next_task(&mut self, key: GroupKey) -> Option<(u32, Serving)> {
         let group = self.groups.get_mut(key)?;
         let (place, class) = group.next(self.config.is_strict)?;
-        let offered = group.offered[place as usize];
-        let service = self.services.at_mut(group.services[place as usize]);
+        let Served { service, offered } = group.served[place as usize];
+        let service = self.services.at_mut(service);
         let task = service.waiting.first(&self.tasks, &self.flows, class)?;
         Some((task, Serving { group: key, place, offered }))
     }

@@ -19,11 +19,8 @@ const NOBODY: u32 = u32::MAX;
 /// has used of it is the group's; what the clients of a service have used is the service's.
 pub(crate) struct Group {
     pub(crate) offer: Offer,
-    /// A place is an index here. Those offered, in their order, then those that require labels; the key
-    /// of a vacant place finds nothing.
-    pub(crate) services: Vec<ServiceKey>,
-    /// By place: that of what the workers offer of the service.
-    pub(crate) offered: Vec<u32>,
+    /// A place is an index here. Those offered, in their order, then those that require labels.
+    pub(crate) served: Vec<Served>,
     vacant: Vec<u32>,
     /// Workers in it, with credit or without.
     pub(crate) workers: u32,
@@ -33,6 +30,15 @@ pub(crate) struct Group {
     /// By place and class, once it has had tasks.
     known: Vec<[u32; CLASSES]>,
     levels: Levels,
+}
+
+/// A service that a group serves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Served {
+    /// Finds nothing where the place is vacant.
+    pub(crate) service: ServiceKey,
+    /// The place of what the group offers of it.
+    pub(crate) offered: u32,
 }
 
 /// One class of one service.
@@ -71,8 +77,7 @@ impl Group {
         let levels = Levels { stacks: alloc::vec![List::EMPTY; LEVELS], occupied: [0; WORDS] };
         Self {
             offer,
-            services: Vec::new(),
-            offered: Vec::new(),
+            served: Vec::new(),
             vacant: Vec::new(),
             known: Vec::new(),
             workers: 0,
@@ -85,15 +90,14 @@ impl Group {
 
     /// A place for a service of which no task waits.
     pub(crate) fn give_place(&mut self, service: ServiceKey, offered: u32) -> u32 {
+        let served = Served { service, offered };
         if let Some(place) = self.vacant.pop() {
-            self.services[place as usize] = service;
-            self.offered[place as usize] = offered;
+            self.served[place as usize] = served;
             return place;
         }
-        self.services.push(service);
-        self.offered.push(offered);
+        self.served.push(served);
         self.known.push([NOBODY; CLASSES]);
-        self.services.len() as u32 - 1
+        self.served.len() as u32 - 1
     }
 
     /// Nothing of the service is held any more.

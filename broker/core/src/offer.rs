@@ -52,21 +52,14 @@ impl<B: Body> State<B> {
     fn find_groups(&mut self, key: ServiceKey) {
         let service = self.services.at(key);
         let Ok(selector) = Selector::parse(&service.name) else { return };
-        let Some(base) = self.services.named(selector.service).filter(|base| *base != key) else {
-            return;
-        };
-        let mut serving = Vec::new();
-        for group in self.groups_by_offer.values() {
-            let offer = &self.groups.at(group.index()).offer;
-            if let Ok(offered) = offer.services.binary_search(&base)
-                && selector.is_met_by(&offer.labels)
-            {
-                let offered = offered as u32;
-                let place = self.groups.at_mut(group.index()).give_place(key, offered);
-                serving.push(Serving { group: *group, place, offered });
-            }
+        let Some(base) = self.services.named(selector.service) else { return };
+        let mut groups = self.services.at(base).groups.clone();
+        groups.retain(|it| selector.is_met_by(&self.groups.at(it.group.index()).offer.labels));
+        for serving in &mut groups {
+            let group = self.groups.at_mut(serving.group.index());
+            serving.place = group.give_place(key, serving.offered);
         }
-        self.services.at_mut(key).groups = serving;
+        self.services.at_mut(key).groups = groups;
     }
 
     /// The services that a worker offers, in the order of its READY.
@@ -162,7 +155,8 @@ impl<B: Body> State<B> {
         }
         let Some(group) = self.groups.remove(group_key) else { return };
         self.groups_by_offer.remove(&group.offer);
-        for service_key in group.services {
+        for served in group.served {
+            let service_key = served.service;
             // Its place may be vacant.
             let Some(service) = self.services.get_mut(service_key) else { continue };
             service.groups.retain(|serving| serving.group != group_key);

@@ -30,7 +30,7 @@ enum Choice {
     Wait,
     /// Nowhere until then: every broker is BUSY with its service.
     Busy(Time),
-    /// Nowhere until then: the brokers that are there take none so long.
+    /// Nowhere until then: the brokers that are there take none so long, or are BUSY or full.
     Later(Time),
     /// Nowhere, ever.
     Never(LocalEnd),
@@ -137,6 +137,8 @@ impl<B> Client<B> {
             (Some((_, link, Verdict::Free)), _) => Choice::Link(link),
             (Some((_, _, Verdict::Busy(until))), _) => Choice::Busy(until),
             (Some((_, link, _)), _) => Choice::Line(link),
+            // One that is merely full takes it before long.
+            (None, _) if busy < Time::NEVER && is_full => Choice::Later(busy),
             (None, _) if busy < Time::NEVER => Choice::Busy(busy),
             (None, Some(end)) if end == LocalEnd::UnknownKey => Choice::Never(end),
             (None, Some(_)) if is_away && !is_full => Choice::Later(now.after(ABSENT_NS)),

@@ -116,6 +116,18 @@ fn while_a_broker_is_busy_those_who_asked_for_it_are_told_so_at_once() {
 }
 
 #[test]
+fn beside_a_busy_broker_one_that_is_merely_full_is_waited_for() {
+    let mut bench = Bench::open(2);
+    (0..8).for_each(|body| bench.event(ClientEvent::Submit(request(body))));
+    bench.receive(LINK, FromBroker::Result(result(1, 1, Status::Busy)));
+    bench.event(ClientEvent::Submit(NewRequest { shows_busy: true, ..request(8) }));
+    assert_eq!(bench.ends(), []);
+    bench.sleep(SECOND);
+    bench.receive(LinkId(1), FromBroker::Result(result(2, 1, Status::Ok)));
+    assert_eq!(bench.submits().last(), Some(&(9, 1, LinkId(1))));
+}
+
+#[test]
 fn with_two_brokers_the_one_with_fewest_outstanding_is_chosen_and_a_busy_one_skipped() {
     let mut bench = Bench::open(2);
     (0..4).for_each(|body| bench.event(ClientEvent::Submit(request(body))));
