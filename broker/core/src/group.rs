@@ -100,6 +100,11 @@ impl Group {
         self.served.len() as u32 - 1
     }
 
+    /// Places that the next services are given.
+    pub(crate) fn vacant(&self) -> usize {
+        self.vacant.len()
+    }
+
     /// Nothing of the service is held any more.
     pub(crate) fn vacate(&mut self, place: u32) {
         self.vacant.push(place);

@@ -7,6 +7,7 @@ use crate::broker::Broker;
 use crate::dead::{ERROR_BYTES_MAX, LETTER_OVERHEAD_BYTES, Letter};
 use crate::event::Body;
 use crate::fair::InTurn;
+use crate::group::Served;
 use crate::list::List;
 use crate::shares::CLASSES;
 use crate::slab::{Key, TaskKey};
@@ -227,6 +228,11 @@ fn check_turns<B: Body>(state: &State<B>, found: &mut Vec<String>) {
     }
     for (key, group) in state.groups.iter() {
         found.extend(group.faults().map(|fault| format!("{key:?}: {fault}")));
+        let is_known = |served: &&Served| state.services.get(served.service).is_some();
+        let known = group.served.iter().filter(is_known).count();
+        if known + group.vacant() != group.served.len() {
+            found.push(format!("{key:?}: a place is neither taken nor vacant"));
+        }
     }
     let is_nowhere = |task: &Task<B>| task.state == TaskState::Pending && task.flow == NO_FLOW;
     if state.tasks.iter().any(|(_, task)| is_nowhere(task)) {
